@@ -1,0 +1,98 @@
+@0xb4c5a1d09e6f7321;
+# The data channel: what flows between gateway and shard while requests run.
+#
+# Framing: each frame is one Cap'n Proto message of exactly one segment in the standard
+# stream framing (Cap'n Proto encoding spec, "Serialization Over a Stream"): four zero
+# bytes, the segment's size in words as a little-endian UInt32, the segment. Frames are
+# written in batches; a reader may see any number of them in one read(2).
+#
+# The gateway trusts nothing here: each frame from a shard is bounded by ipc.Limits and
+# checked against the state of that very stream; a breach kills the shard.
+
+using Go = import "/go.capnp";
+$Go.package("gen");
+$Go.import("bulkhead/schema/gen");
+
+using Done = import "outcome.capnp".Done;
+
+struct Frame {
+  stream @0 :UInt64;
+  # Chosen by the gateway, unique over the life of the channel, never reused. Zero for ping and pong.
+
+  union {
+    open @1 :Open;
+    # gateway → shard: start an invocation.
+    head @2 :Head;
+    # shard → gateway: the response's status and headers. At most once per stream.
+    chunk @3 :Data;
+    # both ways: body bytes, at most ipc.MaxChunkBytes, within the receiver's window.
+    end @4 :Void;
+    # both ways: this direction's body is complete.
+    abort @5 :Abort;
+    # both ways: this direction's body will not be completed. From the gateway: the client left.
+    window @6 :UInt32;
+    # both ways: the receiver of a body can take this many bytes more.
+    done @7 :Done;
+    # shard → gateway: the invocation is over, waitUntil included. Nothing follows on this stream.
+    ping @8 :UInt64;
+    # gateway → shard: answer with the same number. Read by the poller, not by an isolate.
+    pong @9 :UInt64;
+    # shard → gateway: the answer.
+  }
+}
+
+struct Open {
+  tenant @0 :UInt32;
+  # Handle given in Shard.load on the control channel of this shard.
+  method @1 :Text;
+  # RFC 9110 token, upper case for the standard ones.
+  url @2 :Text;
+  # Absolute, as the client named it: scheme://host/path?query.
+  headers @3 :Data;
+  # "name\nvalue\n" repeated, names in lower case. No NUL, CR or LF within either.
+  body @4 :Data;
+  # The first bytes of the request body, or all of them; see bodyMode.
+  bodyMode @5 :BodyMode;
+  requestId @6 :Text;
+  # What the client sees as bulkhead-request-id. Opaque.
+  receivedMs @7 :Float64;
+  # Wall clock in ms since 1970 at which the gateway had the head: JS time starts here.
+  attempt @8 :UInt8;
+  # 1 for the first try, 2 for a replay after a shard's death.
+}
+
+enum BodyMode {
+  none @0;
+  # There is no body: `request.body` is null.
+  whole @1;
+  # `body` is all of it.
+  streamed @2;
+  # `body` is the beginning (perhaps empty); chunk frames follow, ended by end or abort.
+}
+
+struct Head {
+  status @0 :UInt16;
+  # 200 to 599. (101 is for WebSockets.)
+  headers @1 :Data;
+  # As in Open. Hop-by-hop fields are dropped by the gateway.
+  body @2 :Data;
+  bodyMode @3 :BodyMode;
+  # As in Open, for the response.
+}
+
+struct Abort {
+  reason @0 :Reason;
+  message @1 :Text;
+  # For people, at most 1 KiB; never parsed.
+
+  enum Reason {
+    clientGone @0;
+    # The client closed its connection or reset the stream.
+    failed @1;
+    # The body's source failed: a stream errored in JS, or the client sent a malformed body.
+    deadline @2;
+    # The gateway's own deadline for this stream passed.
+    refused @3;
+    # The receiver wants no more of the body. The sender stops; the rest of the stream goes on.
+  }
+}
