@@ -1,0 +1,126 @@
+# bulkhead: what people type. `make help` lists the targets.
+#
+# Set-up is part of every target that needs it: packages by name through apt (with sudo only
+# if not root), modules through go, the examples' packages through npm. Nothing else is fetched.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+LISTEN  ?= 127.0.0.1:8080
+DATA    ?= $(CURDIR)/.build/data
+PRESET  ?= standard
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+BIN      := $(CURDIR)/bin
+BINARIES := bulkhead bulkhead-launcher bulkhead-gateway bulkhead-worker
+EXAMPLES := $(patsubst %/package.json,%,$(wildcard examples/*/package.json))
+
+# Rootless runs have no delegated cgroup unless systemd gave one; that must be said aloud.
+ifneq ($(shell id -u),0)
+RUN_FLAGS ?= --accept no-cgroup
+endif
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- set-up ---------------------------------------------------------------------------------
+
+# apt PACKAGES TEST: installs PACKAGES when the shell test TEST fails.
+define apt
+	@if ! { $(2); } >/dev/null 2>&1; then \
+	  command -v apt-get >/dev/null || { echo "make: please install $(1): this system has no apt-get" >&2; exit 1; }; \
+	  echo "make: installing $(1)"; \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $(1) >/dev/null 2>&1 \
+	  || { $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $(1) >/dev/null; }; \
+	fi
+endef
+
+.PHONY: setup
+setup: ## install what building needs and link V8's headers
+	@command -v $(GO) >/dev/null || { echo "make: Go is missing: install it from your distribution or go.dev, then run make again" >&2; exit 1; }
+	$(call apt,g++,command -v g++)
+	$(call apt,libseccomp-dev pkg-config,command -v pkg-config && pkg-config --exists libseccomp)
+	@$(GO) mod download
+	@GO="$(GO)" sandboxworker/engine/native/link-headers.sh
+
+.PHONY: setup-capnp
+setup-capnp:
+	$(call apt,capnproto,command -v capnp)
+
+.PHONY: setup-npm
+setup-npm:
+	$(call apt,nodejs npm,command -v npm)
+
+.PHONY: examples
+examples: setup-npm ## install the npm packages of the examples
+	@for d in $(EXAMPLES); do \
+	  if [ ! -d $$d/node_modules ] || [ $$d/package-lock.json -nt $$d/node_modules/.package-lock.json ]; then \
+	    echo "make: npm packages of $$d"; (cd $$d && npm ci --no-audit --no-fund --ignore-scripts --silent); \
+	  fi; \
+	done
+
+# ---- build, run, test -----------------------------------------------------------------------
+
+.PHONY: build
+build: setup ## build the four binaries into bin/
+	@mkdir -p $(BIN)
+	@echo "make: building $(BINARIES)"
+	@$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+
+.PHONY: run
+run: build examples ## serve the examples on 127.0.0.1:8080
+	@mkdir -p $(DATA)
+	@exec $(BIN)/bulkhead serve --listen $(LISTEN) --preset $(PRESET) --tenants examples --data $(DATA) --index $(RUN_FLAGS)
+
+.PHONY: test
+test: build examples ## run the whole test suite
+	$(GO) test -timeout 15m ./...
+
+.PHONY: bench
+bench: build ## measure this host against its peers, interleaved
+	$(call apt,wrk,command -v wrk)
+	@$(MAKE) setup-npm
+	@cd bench/peers && { [ -d node_modules ] || npm ci --no-audit --no-fund --silent; }
+	$(GO) run ./bench
+
+# ---- keeping the tree in order --------------------------------------------------------------
+
+.PHONY: generate
+generate: setup setup-capnp ## regenerate the code of schema/ and the generated docs
+	@GO="$(GO)" schema/generate.sh
+	@$(GO) test -count=1 ./supervisor/launcher ./securitytests/arrows -run 'Generated|UpToDate' -args -update
+
+.PHONY: format
+format: ## format Go
+	@gofmt -w $$(git ls-files '*.go' | grep -v '^schema/gen/')
+
+.PHONY: check
+check: setup setup-capnp ## format, vet, lint, generate; ends in a clean tree
+	@bad=$$(gofmt -l $$(git ls-files '*.go' | grep -v '^schema/gen/')); [ -z "$$bad" ] || { echo "make: not gofmt-ed:" $$bad >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod verify >/dev/null
+	$(GO) mod tidy -diff
+	@$(MAKE) generate
+	@git diff --exit-code --stat || { echo "make: the tree is not clean: commit what generate and format changed" >&2; exit 1; }
+
+.PHONY: install
+install: build ## install binaries and the systemd units below PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/bulkhead $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/bulkhead/tenants
+	install -m 0755 $(BIN)/bulkhead $(DESTDIR)$(PREFIX)/bin/bulkhead
+	install -m 0755 $(BIN)/bulkhead-launcher $(BIN)/bulkhead-gateway $(BIN)/bulkhead-worker $(DESTDIR)$(PREFIX)/libexec/bulkhead/
+	sed 's|@PREFIX@|$(PREFIX)|g' cmd/bulkhead-launcher/systemd/bulkhead.service.in > $(DESTDIR)$(PREFIX)/lib/systemd/system/bulkhead.service
+	install -m 0644 cmd/bulkhead-launcher/systemd/bulkhead.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/bulkhead.socket
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; systemd-analyze security --no-pager bulkhead.service | tail -n 1; \
+	else echo "make: systemd does not run here: its security score was not asked for"; fi
+
+.PHONY: clean
+clean: ## remove build products
+	rm -rf $(BIN) .build
