@@ -1,0 +1,89 @@
+package observe
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"bulkhead/schema/gen"
+)
+
+// IncidentKind says what happened to a shard or to a start. The set is closed: metrics use it.
+type IncidentKind string
+
+const (
+	ShardDied      IncidentKind = "shardDied"      // the process ended without being asked to
+	ShardViolation IncidentKind = "shardViolation" // it broke the protocol and was killed
+	ShardStopped   IncidentKind = "shardStopped"   // it was stopped (SIGSTOP) and was killed
+	ShardSilent    IncidentKind = "shardSilent"    // it did not answer within a deadline and was killed
+	SpawnFailed    IncidentKind = "spawnFailed"    // no verified shard could be had
+)
+
+// Incident is one line of `bulkhead incidents`. The JSON names are a contract.
+type Incident struct {
+	ID      string       `json:"id"`
+	Time    time.Time    `json:"time"`
+	Kind    IncidentKind `json:"kind"`
+	Shard   uint32       `json:"shard"`
+	Tenants []string     `json:"tenants"` // who was executing or waiting there; all hosted ones after a violation
+	Outcome string       `json:"outcome"` // how their requests ended
+	Signal  *string      `json:"signal"`  // "SIGSEGV"; null when none ended the process
+	Syscall *string      `json:"syscall"` // "openat" or its number; null when unknown, see detail
+	Detail  string       `json:"detail"`
+}
+
+// Incidents is a ring of the latest incidents.
+type Incidents struct {
+	log     *slog.Logger
+	counted func(IncidentKind)
+
+	mu   sync.Mutex
+	ring []Incident // guarded by mu; oldest first once full, from next on
+	next int        // guarded by mu
+	seq  uint64     // guarded by mu
+}
+
+func newIncidents(n int, log *slog.Logger) *Incidents {
+	return &Incidents{log: log, ring: make([]Incident, 0, n), counted: func(IncidentKind) {}}
+}
+
+// Add gives the incident its id and, if it has none, its time, keeps it and logs it.
+func (x *Incidents) Add(i Incident) Incident {
+	if i.Time.IsZero() {
+		i.Time = time.Now().UTC()
+	}
+	if i.Tenants == nil {
+		i.Tenants = []string{} // [] in JSON, not null
+	}
+	if i.Outcome == "" {
+		i.Outcome = gen.Outcome_crashed.String()
+	}
+	x.mu.Lock()
+	x.seq++
+	// The time keeps ids apart over restarts, the number within one.
+	i.ID = fmt.Sprintf("%s-%d", i.Time.UTC().Format("20060102T150405"), x.seq)
+	if len(x.ring) < cap(x.ring) {
+		x.ring = append(x.ring, i)
+	} else {
+		x.ring[x.next] = i
+		x.next = (x.next + 1) % len(x.ring)
+	}
+	x.mu.Unlock()
+
+	x.counted(i.Kind)
+	x.log.Warn("incident", "id", i.ID, "kind", i.Kind, "shard", i.Shard, "tenants", i.Tenants,
+		"outcome", i.Outcome, "signal", i.Signal, "syscall", i.Syscall, "detail", i.Detail)
+	return i
+}
+
+// List returns the kept incidents, newest first.
+func (x *Incidents) List() []Incident {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	out := make([]Incident, 0, len(x.ring))
+	out = append(append(out, x.ring[x.next:]...), x.ring[:x.next]...)
+	slices.Reverse(out)
+	return out
+}
