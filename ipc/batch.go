@@ -1,0 +1,197 @@
+package ipc
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"bulkhead/schema/gen"
+
+	capnp "capnproto.org/go/capnp/v3"
+)
+
+// Batch collects encoded frames for one write(2). The zero value is ready. Not safe for
+// concurrent use. The buffer is kept across Reset.
+type Batch struct {
+	buf []byte
+	msg capnp.Message
+}
+
+// Open, Head, Abort and Done are what the frames of these names carry, in Go's terms. Byte
+// slices of decoded values point into the bytes that were decoded.
+type (
+	// Open starts an invocation; fields as in schema/frame.capnp.
+	Open struct {
+		Tenant     uint32
+		Method     string
+		URL        string
+		Headers    []byte
+		Body       []byte
+		BodyMode   gen.BodyMode
+		RequestID  string
+		ReceivedMs float64
+		Attempt    uint8
+	}
+	// Head is a response's beginning.
+	Head struct {
+		Status   uint16
+		Headers  []byte
+		Body     []byte
+		BodyMode gen.BodyMode
+	}
+	// Done is the end of an invocation.
+	Done struct {
+		Outcome   gen.Outcome
+		Message   string
+		CPUMicros uint64
+	}
+)
+
+// frameFixed is the size of a frame's fixed parts: framing header, root pointer and Frame.
+// The largest struct behind it (Open: four words of data, five pointers) and the padding of
+// its fields add at most structFixed.
+const (
+	frameFixed  = headerBytes + 6*wordBytes
+	structFixed = 16 * wordBytes
+)
+
+// Bytes returns what is to be written. Valid until the next change of the batch.
+func (b *Batch) Bytes() []byte { return b.buf }
+
+// Len is the number of bytes collected.
+func (b *Batch) Len() int { return len(b.buf) }
+
+// Reset empties the batch. A buffer that one burst made larger than keep bytes is dropped.
+func (b *Batch) Reset(keep int) {
+	if cap(b.buf) > keep {
+		b.buf = nil
+	}
+	b.buf = b.buf[:0]
+}
+
+// frame appends one frame for stream, whose variable parts are at most payload bytes.
+func (b *Batch) frame(stream uint64, payload int, fill func(gen.Frame) error) {
+	start := len(b.buf)
+	b.buf = slices.Grow(b.buf, frameFixed+structFixed+payload)
+	room := b.buf[start+headerBytes : start+headerBytes : cap(b.buf)]
+	_, seg, err := b.reset(room)
+	if err == nil {
+		var f gen.Frame
+		if f, err = gen.NewRootFrame(seg); err == nil {
+			f.SetStream(stream)
+			err = fill(f)
+		}
+	}
+	if err != nil {
+		// Room was reserved for everything fill may allocate.
+		panic(fmt.Sprintf("BUG: encode frame: %v", err))
+	}
+	n := len(seg.Data())
+	b.buf = b.buf[:start+headerBytes+n]
+	binary.LittleEndian.PutUint32(b.buf[start:], 0)
+	binary.LittleEndian.PutUint32(b.buf[start+4:], uint32(n/wordBytes))
+}
+
+func (b *Batch) reset(room []byte) (*capnp.Message, *capnp.Segment, error) {
+	seg, err := b.msg.Reset(capnp.SingleSegment(room))
+	return &b.msg, seg, err
+}
+
+// Open appends an open frame.
+func (b *Batch) Open(stream uint64, o *Open) {
+	payload := len(o.Method) + len(o.URL) + len(o.Headers) + len(o.Body) + len(o.RequestID)
+	b.frame(stream, payload, func(f gen.Frame) error {
+		p, err := f.NewOpen()
+		if err != nil {
+			return err
+		}
+		p.SetTenant(o.Tenant)
+		p.SetBodyMode(o.BodyMode)
+		p.SetReceivedMs(o.ReceivedMs)
+		p.SetAttempt(o.Attempt)
+		return firstError(
+			p.SetMethod(o.Method), p.SetUrl(o.URL), setData(p.SetHeaders, o.Headers),
+			setData(p.SetBody, o.Body), p.SetRequestId(o.RequestID))
+	})
+}
+
+// Head appends a head frame.
+func (b *Batch) Head(stream uint64, h *Head) {
+	b.frame(stream, len(h.Headers)+len(h.Body), func(f gen.Frame) error {
+		p, err := f.NewHead()
+		if err != nil {
+			return err
+		}
+		p.SetStatus(h.Status)
+		p.SetBodyMode(h.BodyMode)
+		return firstError(setData(p.SetHeaders, h.Headers), setData(p.SetBody, h.Body))
+	})
+}
+
+// Chunk appends a chunk of a body.
+func (b *Batch) Chunk(stream uint64, data []byte) {
+	b.frame(stream, len(data), func(f gen.Frame) error { return f.SetChunk(data) })
+}
+
+// End says that this direction's body is complete.
+func (b *Batch) End(stream uint64) {
+	b.frame(stream, 0, func(f gen.Frame) error { f.SetEnd(); return nil })
+}
+
+// Abort says that this direction's body will not be completed, or, with reason refused, that
+// the other direction's is not wanted.
+func (b *Batch) Abort(stream uint64, reason gen.Abort_Reason, message string) {
+	b.frame(stream, len(message), func(f gen.Frame) error {
+		p, err := f.NewAbort()
+		if err != nil {
+			return err
+		}
+		p.SetReason(reason)
+		return p.SetMessage_(message)
+	})
+}
+
+// Window grants n more bytes of a body.
+func (b *Batch) Window(stream uint64, n uint32) {
+	b.frame(stream, 0, func(f gen.Frame) error { f.SetWindow(n); return nil })
+}
+
+// Done ends a stream.
+func (b *Batch) Done(stream uint64, d *Done) {
+	b.frame(stream, len(d.Message), func(f gen.Frame) error {
+		p, err := f.NewDone()
+		if err != nil {
+			return err
+		}
+		p.SetOutcome(d.Outcome)
+		p.SetCpuMicros(d.CPUMicros)
+		return p.SetMessage_(d.Message)
+	})
+}
+
+// Ping asks the shard's poller for a Pong of the same number.
+func (b *Batch) Ping(n uint64) {
+	b.frame(0, 0, func(f gen.Frame) error { f.SetPing(n); return nil })
+}
+
+// Pong answers a Ping.
+func (b *Batch) Pong(n uint64) {
+	b.frame(0, 0, func(f gen.Frame) error { f.SetPong(n); return nil })
+}
+
+// setData leaves an empty field null, which decodes to the same and costs nothing.
+func setData(set func([]byte) error, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	return set(p)
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
