@@ -1,0 +1,150 @@
+// Package policy is what the operator decides: how much a tenant may use, how tenants are packed
+// into processes, which parts of V8 they get, and which missing protections are accepted.
+//
+// Duty: turn a preset or a document into one effective Policy, with an error that names file,
+// line, column and remedy for everything that is not right, and a hash by which two runs can be
+// seen to have had the same rules.
+//
+// Trust: the document is the operator's, but it is parsed in the gateway and read by tools, so
+// it is bounded like any other (policy/doctree).
+//
+// Invariants: data and decisions only, no effects. A Policy that Parse or Preset returned is
+// complete: every value is effective, none is zero by omission. Policies are not changed after
+// that; who needs another one makes a copy.
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"bulkhead/policy/limits"
+)
+
+// Profile names what V8 may do in a shard; the launcher seals the process to match.
+type Profile string
+
+// The profiles, from the narrowest to the widest.
+const (
+	// Jitless interprets: no page of the process is ever writable and executable. No Wasm.
+	Jitless Profile = "jitless"
+	// JIT compiles JavaScript; new executable memory is denied after the seal, so no Wasm.
+	JIT Profile = "jit"
+	// JITWasm compiles both.
+	JITWasm Profile = "jit+wasm"
+)
+
+// Profiles lists them all.
+func Profiles() []Profile { return []Profile{Jitless, JIT, JITWasm} }
+
+// Degradations an operator can accept by name. A missing kernel feature that is not accepted
+// stops the start.
+func Degradations() []string {
+	return []string{"no-cgroup", "no-landlock", "no-landlock-scopes", "no-user-namespace", "shared-uid", "no-core-scheduling"}
+}
+
+// Policy is the effective policy.
+type Policy struct {
+	Preset    string
+	Tenant    limits.Tenant // of every tenant without an override
+	Shard     limits.Shard
+	Profile   Profile       // of every tenant without an override
+	IdleEvict time.Duration // a tenant without a request for this long is unloaded
+	Accept    []string      // degradations the operator has named, sorted
+
+	// TenantOverrides are whole effective values, already merged with Tenant and Profile.
+	TenantOverrides map[string]TenantPolicy
+}
+
+// TenantPolicy is what one tenant gets.
+type TenantPolicy struct {
+	Limits  limits.Tenant
+	Profile Profile
+}
+
+// For returns what the tenant of this id gets.
+func (p *Policy) For(tenant string) TenantPolicy {
+	if o, ok := p.TenantOverrides[tenant]; ok {
+		return o
+	}
+	return TenantPolicy{Limits: p.Tenant, Profile: p.Profile}
+}
+
+// Accepts says whether the operator has named this degradation.
+func (p *Policy) Accepts(degradation string) bool { return slices.Contains(p.Accept, degradation) }
+
+// Presets lists the presets, from the loosest to the tightest.
+func Presets() []string { return []string{"dev", "standard", "strict", "paranoid"} }
+
+// Preset returns one of the shipped policies.
+//
+// "dev" forgives slow code and serves Wasm. "standard" is what every published figure is
+// measured under. "strict" gives up the compiler, the widest part of V8 that has been broken,
+// and packs fewer tenants together. "paranoid" gives every tenant a process of its own.
+func Preset(name string) (*Policy, error) {
+	p := &Policy{
+		Preset:          name,
+		Tenant:          limits.DefaultTenant(),
+		Shard:           limits.DefaultShard(),
+		Profile:         JIT,
+		IdleEvict:       10 * time.Minute,
+		TenantOverrides: map[string]TenantPolicy{},
+	}
+	switch name {
+	case "standard":
+	case "dev":
+		p.Profile = JITWasm
+		p.Tenant.Wasm = true
+		p.Tenant.CPU = time.Second
+		p.Tenant.StartupCPU = 5 * time.Second
+		p.Tenant.LogBytes = 4 << 20
+		p.IdleEvict = time.Hour
+	case "strict":
+		p.Profile = Jitless
+		p.Shard.MaxTenants = 16
+		p.Tenant.Memory = 64 << 20
+		p.Tenant.Concurrent = 256
+		p.IdleEvict = 5 * time.Minute
+	case "paranoid":
+		p.Profile = Jitless
+		p.Shard.MaxTenants = 1
+		p.Shard.Memory = 512 << 20
+		p.Tenant.Memory = 64 << 20
+		p.Tenant.Concurrent = 128
+		p.IdleEvict = time.Minute
+	default:
+		return nil, fmt.Errorf("no preset %q: one of dev, standard, strict, paranoid", name)
+	}
+	return p, nil
+}
+
+// Hash names the effective policy: the same values give the same hash, whatever text they came
+// from. Sixteen hexadecimal digits of SHA-256 over the canonical form.
+func (p *Policy) Hash() string {
+	sum := sha256.Sum256(p.canonical())
+	return hex.EncodeToString(sum[:8])
+}
+
+// canonical is stable by construction: encoding/json writes struct fields in their order and
+// map keys sorted. Overrides that change nothing are left out.
+func (p *Policy) canonical() []byte {
+	c := *p
+	c.Preset = "" // a document that spells out a preset is that preset
+	c.Accept = slices.Sorted(slices.Values(p.Accept))
+	c.TenantOverrides = maps.Clone(p.TenantOverrides)
+	maps.DeleteFunc(c.TenantOverrides, func(_ string, o TenantPolicy) bool {
+		return o == TenantPolicy{Limits: p.Tenant, Profile: p.Profile}
+	})
+	if len(c.TenantOverrides) == 0 {
+		c.TenantOverrides = nil
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic("BUG: policy cannot be encoded: " + err.Error()) // numbers, strings and booleans only
+	}
+	return b
+}
