@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bulkhead/policy/doctree"
+	"bulkhead/policy/seccomp"
 )
 
 // MaxTenantID is the length of the longest tenant id, in bytes (a DNS label, RFC 1035 §2.3.4).
@@ -207,8 +208,8 @@ func (r *reader) consistent() {
 }
 
 func (r *reader) fits(section string, at doctree.Pos, t TenantPolicy) {
-	if t.Limits.Wasm && t.Profile != JITWasm {
-		r.fail(at, "%s: wasm is true but the profile is %q, which cannot run it; set profile: jit+wasm, or wasm: false", section, t.Profile)
+	if t.Limits.Wasm && t.Profile != seccomp.JITWasm {
+		r.fail(at, "%s: wasm is true but the profile is %s, which cannot run it; set profile: jit+wasm, or wasm: false", section, t.Profile)
 	}
 	if t.Limits.Memory > r.p.Shard.Memory {
 		r.fail(at, "%s: memory is %s but a whole shard has %s; lower limits.memory or raise shard.memory",
@@ -231,14 +232,14 @@ func (r *reader) oneOf(n *doctree.Node, name string, known []string) (string, bo
 	return n.Text, true
 }
 
-func (r *reader) profile(dst *Profile) func(string, *doctree.Node) {
+func (r *reader) profile(dst *seccomp.Profile) func(string, *doctree.Node) {
 	return func(name string, n *doctree.Node) {
 		known := make([]string, 0, 3)
-		for _, p := range Profiles() {
-			known = append(known, string(p))
+		for _, p := range seccomp.Profiles() {
+			known = append(known, p.String())
 		}
 		if s, ok := r.oneOf(n, name, known); ok {
-			*dst = Profile(s)
+			*dst, _ = seccomp.ParseProfile(s) // oneOf has checked it
 		}
 	}
 }

@@ -23,23 +23,8 @@ import (
 	"time"
 
 	"bulkhead/policy/limits"
+	"bulkhead/policy/seccomp"
 )
-
-// Profile names what V8 may do in a shard; the launcher seals the process to match.
-type Profile string
-
-// The profiles, from the narrowest to the widest.
-const (
-	// Jitless interprets: no page of the process is ever writable and executable. No Wasm.
-	Jitless Profile = "jitless"
-	// JIT compiles JavaScript; new executable memory is denied after the seal, so no Wasm.
-	JIT Profile = "jit"
-	// JITWasm compiles both.
-	JITWasm Profile = "jit+wasm"
-)
-
-// Profiles lists them all.
-func Profiles() []Profile { return []Profile{Jitless, JIT, JITWasm} }
 
 // Degradations an operator can accept by name. A missing kernel feature that is not accepted
 // stops the start.
@@ -52,9 +37,9 @@ type Policy struct {
 	Preset    string
 	Tenant    limits.Tenant // of every tenant without an override
 	Shard     limits.Shard
-	Profile   Profile       // of every tenant without an override
-	IdleEvict time.Duration // a tenant without a request for this long is unloaded
-	Accept    []string      // degradations the operator has named, sorted
+	Profile   seccomp.Profile // of every tenant without an override
+	IdleEvict time.Duration   // a tenant without a request for this long is unloaded
+	Accept    []string        // degradations the operator has named, sorted
 
 	// TenantOverrides are whole effective values, already merged with Tenant and Profile.
 	TenantOverrides map[string]TenantPolicy
@@ -63,7 +48,7 @@ type Policy struct {
 // TenantPolicy is what one tenant gets.
 type TenantPolicy struct {
 	Limits  limits.Tenant
-	Profile Profile
+	Profile seccomp.Profile
 }
 
 // For returns what the tenant of this id gets.
@@ -90,27 +75,27 @@ func Preset(name string) (*Policy, error) {
 		Preset:          name,
 		Tenant:          limits.DefaultTenant(),
 		Shard:           limits.DefaultShard(),
-		Profile:         JIT,
+		Profile:         seccomp.JIT,
 		IdleEvict:       10 * time.Minute,
 		TenantOverrides: map[string]TenantPolicy{},
 	}
 	switch name {
 	case "standard":
 	case "dev":
-		p.Profile = JITWasm
+		p.Profile = seccomp.JITWasm
 		p.Tenant.Wasm = true
 		p.Tenant.CPU = time.Second
 		p.Tenant.StartupCPU = 5 * time.Second
 		p.Tenant.LogBytes = 4 << 20
 		p.IdleEvict = time.Hour
 	case "strict":
-		p.Profile = Jitless
+		p.Profile = seccomp.Jitless
 		p.Shard.MaxTenants = 16
 		p.Tenant.Memory = 64 << 20
 		p.Tenant.Concurrent = 256
 		p.IdleEvict = 5 * time.Minute
 	case "paranoid":
-		p.Profile = Jitless
+		p.Profile = seccomp.Jitless
 		p.Shard.MaxTenants = 1
 		p.Shard.Memory = 512 << 20
 		p.Tenant.Memory = 64 << 20

@@ -34,6 +34,7 @@ var networkParsers = []string{"net/http", "encoding/json", "encoding/xml", "html
 var rooms = map[string]room{
 	"schema/gen":        {outside: []string{"capnproto.org/go/capnp/v3/"}},
 	"policy":            {inside: []string{"policy/"}, outside: []string{"github.com/goccy/go-yaml/"}, denied: []string{"net/http", "os/exec", "net"}},
+	"policy/doctree":    {outside: []string{"github.com/goccy/go-yaml/", "github.com/pelletier/go-toml/v2/", "github.com/tailscale/hujson"}, denied: []string{"os", "net", "os/exec"}},
 	"policy/seccomp":    {denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
 	"policy/namespaces": {outside: []string{"golang.org/x/sys/"}, denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
 	"policy/limits":     {denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
