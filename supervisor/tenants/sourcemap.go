@@ -1,0 +1,162 @@
+package tenants
+
+import (
+	"encoding/json"
+	"os"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"bulkhead/policy/doctree"
+	"bulkhead/supervisor/tenants/manifest"
+)
+
+// sourceMap is the part of a source map (ECMA-426) that is used here.
+type sourceMap struct {
+	Sources  []string `json:"sources"`
+	Mappings string   `json:"mappings"`
+}
+
+// place is where a generated position comes from.
+type place struct {
+	source       string
+	line, column int // from 1
+}
+
+// lookup decodes the mappings up to the wanted position (line and column from 1) and returns the
+// last segment at or before it on its line. Decoding from the start every time keeps nothing in
+// memory; it is done for errors only.
+func (m *sourceMap) lookup(line, column int) (place, bool) {
+	var src, sl, sc, gl, gc int
+	var best place
+	found := false
+	for i := 0; i < len(m.Mappings) && gl < line; {
+		switch m.Mappings[i] {
+		case ';':
+			gl, gc = gl+1, 0
+			i++
+			continue
+		case ',':
+			i++
+			continue
+		}
+		var f [5]int
+		n := 0
+		for i < len(m.Mappings) && m.Mappings[i] != ',' && m.Mappings[i] != ';' && n < 5 {
+			v, next, ok := vlq(m.Mappings, i)
+			if !ok {
+				return place{}, false
+			}
+			f[n], i = v, next
+			n++
+		}
+		gc += f[0]
+		if n < 4 {
+			continue
+		}
+		src, sl, sc = src+f[1], sl+f[2], sc+f[3]
+		if gl == line-1 && gc <= column-1 {
+			if src < 0 || src >= len(m.Sources) {
+				return place{}, false
+			}
+			best, found = place{m.Sources[src], sl + 1, sc + 1}, true
+		}
+	}
+	return best, found
+}
+
+// vlq reads one base64 variable-length quantity (ECMA-426 §6.1).
+func vlq(s string, i int) (value, next int, ok bool) {
+	shift := 0
+	for ; i < len(s) && shift <= 30; i++ {
+		d := strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", s[i])
+		if d < 0 {
+			return 0, 0, false
+		}
+		value |= (d & 31) << shift
+		if d&32 == 0 {
+			if value&1 != 0 {
+				return -(value >> 1), i + 1, true
+			}
+			return value >> 1, i + 1, true
+		}
+		shift += 5
+	}
+	return 0, 0, false
+}
+
+// locate maps a position in a module of the bundle to the file it was made from.
+func (v *Version) locate(module string, line, column int, parsed map[string]*sourceMap) (place, bool) {
+	sm := parsed[module]
+	if sm == nil {
+		packed := v.maps[module]
+		if packed == nil {
+			return place{}, false
+		}
+		raw, err := inflate(packed)
+		if err != nil {
+			return place{}, false
+		}
+		sm = &sourceMap{}
+		if json.Unmarshal(raw, sm) != nil {
+			return place{}, false // a bundler that lies loses its line numbers
+		}
+		parsed[module] = sm
+	}
+	p, ok := sm.lookup(line, column)
+	if !ok {
+		return p, false
+	}
+	p.source = path.Clean(p.source)
+	if p.source == ".." || strings.HasPrefix(p.source, "../") || strings.HasPrefix(p.source, "/") || len(p.source) > maxModuleName {
+		return place{}, false
+	}
+	p.source = doctree.Printable(p.source)
+	return p, true
+}
+
+// MapDiagnostic turns a place in the bundle into the place in the tenant's folder, with the
+// line that stands there now. What cannot be mapped is returned as it is, made printable.
+func (v *Version) MapDiagnostic(d Diagnostic) Diagnostic {
+	d.File, d.Excerpt, d.Message = clean(d.File), clean(d.Excerpt), v.MapStack(clean(d.Message))
+	p, ok := v.locate(d.File, d.Line, max(1, d.Column), map[string]*sourceMap{})
+	if !ok {
+		d.File = strings.TrimPrefix(d.File, "/")
+		return d
+	}
+	d.File, d.Line, d.Column = p.source, p.line, p.column
+	if root, err := os.OpenRoot(v.folder); err == nil {
+		defer root.Close()
+		if src, err := manifest.ReadFile(root, p.source, 8<<20); err == nil {
+			d.Excerpt, _ = doctree.Excerpt(src, doctree.Pos{Line: p.line, Column: p.column})
+		}
+	}
+	return d
+}
+
+// MapStack replaces places in the bundle ("/worker.js:10:7") within a text by those of the
+// tenant's files.
+func (v *Version) MapStack(text string) string {
+	if len(v.maps) == 0 || !strings.Contains(text, "/") {
+		return text
+	}
+	parsed := map[string]*sourceMap{}
+	mapped := 0
+	return stackPlace.ReplaceAllStringFunc(text, func(s string) string {
+		m := stackPlace.FindStringSubmatch(s)
+		line, err1 := strconv.Atoi(m[2])
+		column, err2 := strconv.Atoi(m[3])
+		if mapped++; err1 != nil || err2 != nil || mapped > 50 {
+			return s
+		}
+		p, ok := v.locate(m[1], line, column, parsed)
+		if !ok {
+			return s
+		}
+		return p.source + ":" + strconv.Itoa(p.line) + ":" + strconv.Itoa(p.column)
+	})
+}
+
+// stackPlace matches a module name, line and column as V8 writes them. It is never changed.
+var stackPlace = regexp.MustCompile(`(/[!-'*-9;-~]{1,200}):(\d{1,7}):(\d{1,7})`)

@@ -1,0 +1,138 @@
+package tenants
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bulkhead/supervisor/tenants/manifest"
+)
+
+// localSuffix ends the host name every tenant answers for without a route (RFC 6761 §6.3: names
+// under localhost never leave the machine).
+const localSuffix = ".localhost"
+
+// table answers "whose is this host and path". It is immutable: readers take the current one
+// without a lock, a change makes another.
+type table struct {
+	ids   map[string]*entry
+	exact map[string][]claim // host → claims, most specific first
+	wild  map[string][]claim // host below which the claim holds → claims, most specific first
+	owner map[string]*entry  // pattern → who has it
+}
+
+type claim struct {
+	manifest.Route
+	entry *entry
+}
+
+// conflict is a route two tenants ask for.
+type conflict struct {
+	pattern       string
+	owner, denied string
+}
+
+// build makes the table of these entries, given in the order of their precedence. Who had a
+// pattern in the table before keeps it.
+func buildTable(entries []*entry, before *table) (*table, []conflict) {
+	t := &table{ids: make(map[string]*entry, len(entries)), exact: map[string][]claim{}, wild: map[string][]claim{}, owner: map[string]*entry{}}
+	wants := func(e *entry, pattern string) bool {
+		return slices.ContainsFunc(e.routes(), func(r manifest.Route) bool { return r.Pattern == pattern })
+	}
+	for _, e := range entries {
+		t.ids[e.id] = e
+	}
+	if before != nil {
+		for pattern, e := range before.owner {
+			if t.ids[e.id] == e && wants(e, pattern) {
+				t.owner[pattern] = e
+			}
+		}
+	}
+	var conflicts []conflict
+	for _, e := range entries {
+		for _, r := range e.routes() {
+			if have := t.owner[r.Pattern]; have != nil && have != e {
+				conflicts = append(conflicts, conflict{r.Pattern, have.id, e.id})
+				continue
+			}
+			t.owner[r.Pattern] = e
+			m := t.exact
+			if r.Wild {
+				m = t.wild
+			}
+			m[r.Host] = append(m[r.Host], claim{r, e})
+		}
+	}
+	for _, m := range []map[string][]claim{t.exact, t.wild} {
+		for _, claims := range m {
+			slices.SortFunc(claims, func(a, b claim) int {
+				if c := cmp.Compare(len(b.Path), len(a.Path)); c != 0 {
+					return c // the longer path says more
+				}
+				if a.Prefix != b.Prefix {
+					if b.Prefix {
+						return -1 // this very path before everything that begins with it
+					}
+					return 1
+				}
+				return cmp.Compare(a.Pattern, b.Pattern)
+			})
+		}
+	}
+	return t, conflicts
+}
+
+// find returns the tenant for a Host header (or :authority) and a path, or nil. Most specific
+// first: the host itself before wildcards, the longer wildcard before the shorter, and among the
+// routes of one host the longer path.
+func (t *table) find(host, path string) *entry {
+	host = normalHost(host)
+	if id, ok := strings.CutSuffix(host, localSuffix); ok {
+		return t.ids[id]
+	}
+	if e := match(t.exact[host], path); e != nil {
+		return e
+	}
+	if len(t.wild) == 0 {
+		return nil
+	}
+	for rest := host; ; {
+		_, after, ok := strings.Cut(rest, ".")
+		if !ok {
+			return nil
+		}
+		if e := match(t.wild[after], path); e != nil {
+			return e
+		}
+		rest = after
+	}
+}
+
+func match(claims []claim, path string) *entry {
+	for i := range claims {
+		c := &claims[i]
+		if c.Prefix && strings.HasPrefix(path, c.Path) || !c.Prefix && path == c.Path {
+			return c.entry
+		}
+	}
+	return nil
+}
+
+// normalHost drops the port and a final dot and makes letters lower case. It allocates only when
+// there are upper-case letters.
+func normalHost(h string) string {
+	if len(h) > 0 && h[0] == '[' { // an IPv6 literal is nobody's name
+		return h
+	}
+	if i := strings.LastIndexByte(h, ':'); i >= 0 {
+		h = h[:i]
+	}
+	h = strings.TrimSuffix(h, ".")
+	return strings.ToLower(h)
+}
+
+func (c conflict) String() string {
+	return fmt.Sprintf("route %s belongs to tenant %s, which had it first; tenant %s does not get it", c.pattern, c.owner, c.denied)
+}

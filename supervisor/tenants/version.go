@@ -1,0 +1,117 @@
+package tenants
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"bulkhead/policy/doctree"
+	"bulkhead/policy/limits"
+	"bulkhead/policy/seccomp"
+	"bulkhead/schema/gen"
+)
+
+// Version is one state of a tenant's folder, ready to be loaded into a shard, or the reason why
+// it cannot be. It is never changed after it was published.
+type Version struct {
+	Tenant  string // id
+	Hash    string // of all the shard is given: code, env, limits, profile; "" when Err is set
+	Bundle  []byte // a Cap'n Proto message, schema Bundle, without source maps; nil when Err is set
+	Env     []EnvVar
+	Routes  []string // patterns, for people; conflicts included
+	Limits  limits.Tenant
+	Profile seccomp.Profile
+	Dev     bool        // errors may be shown to whoever asks
+	Err     *StartError // nil, or why this version cannot run
+	Made    time.Time
+
+	maps   map[string][]byte // module name → source map, deflated
+	folder string
+}
+
+// EnvVar is one variable of the worker's `env`.
+type EnvVar struct {
+	Name  string
+	JSON  bool // Value is JSON text; otherwise it is the string itself
+	Value string
+}
+
+// Diagnostic says what is wrong in which place of a tenant's folder.
+type Diagnostic struct {
+	File    string // relative to the folder; "" when it has no place
+	Line    int    // from 1; 0 when unknown
+	Column  int    // from 1; 0 when unknown
+	Excerpt string // the offending line, at most 200 characters
+	Message string
+}
+
+// String is the place, the message and the line, as compilers print them.
+func (d Diagnostic) String() string {
+	var b strings.Builder
+	if d.File != "" {
+		b.WriteString(d.File)
+		if d.Line > 0 {
+			fmt.Fprintf(&b, ":%d", d.Line)
+			if d.Column > 0 {
+				fmt.Fprintf(&b, ":%d", d.Column)
+			}
+		}
+		b.WriteString(": ")
+	}
+	b.WriteString(d.Message)
+	if d.Excerpt != "" {
+		fmt.Fprintf(&b, "\n  | %s", d.Excerpt)
+	}
+	return b.String()
+}
+
+// The steps at which a version can fail.
+const (
+	StepConfig = "configuration"
+	StepBundle = "bundle"
+	StepStart  = "start"
+)
+
+// StartError is why a version cannot run.
+type StartError struct {
+	Tenant      string
+	Step        string      // one of the Step constants
+	Outcome     gen.Outcome // notLoaded, or what ended the start: exception, exceededCpu, exceededMemory
+	Diagnostics []Diagnostic
+	Stack       string // of a start-up exception, places mapped to the source; may be empty
+}
+
+// Error lists the diagnostics, one under the other.
+func (e *StartError) Error() string {
+	var b strings.Builder
+	for i, d := range e.Diagnostics {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(d.String())
+	}
+	if e.Stack != "" {
+		b.WriteByte('\n')
+		b.WriteString(e.Stack)
+	}
+	return b.String()
+}
+
+func fromDoc(e *doctree.Error) Diagnostic {
+	return Diagnostic{File: e.File, Line: e.Pos.Line, Column: e.Pos.Column, Excerpt: e.Excerpt, Message: e.Message}
+}
+
+// fromError flattens joined errors into diagnostics.
+func fromError(err error) []Diagnostic {
+	switch e := err.(type) {
+	case *doctree.Error:
+		return []Diagnostic{fromDoc(e)}
+	case interface{ Unwrap() []error }:
+		var out []Diagnostic
+		for _, part := range e.Unwrap() {
+			out = append(out, fromError(part)...)
+		}
+		return out
+	}
+	return []Diagnostic{{Message: doctree.Printable(err.Error())}}
+}
