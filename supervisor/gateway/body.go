@@ -1,0 +1,225 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"bulkhead/ipc/gatewayside"
+	"bulkhead/schema/gen"
+)
+
+// pump copies a request body into a stream while the response is already under way.
+type pump struct {
+	done    chan struct{}
+	bad     error // why the body could not be read; set before done is closed
+	drained bool  // the client's body was read to its end; set before done is closed
+	cancel  context.CancelFunc
+}
+
+// maxDiscard is how much of a body that nobody wants is read, to keep the connection.
+const maxDiscard = 256 << 10
+
+// startPump starts to copy the body. The one goroutine that a streamed upload costs.
+func (c *call) startPump(stream *gatewayside.Stream) {
+	http.NewResponseController(c.w).EnableFullDuplex()
+	c.g.SetReadDeadline(c.start.Add(c.v.Limits.Wall + c.s.opt.Grace))
+	ctx, cancel := context.WithCancel(c.r.Context())
+	p := &pump{done: make(chan struct{}), cancel: cancel}
+	c.pump = p
+	body := c.r.Body
+	go func() {
+		defer close(p.done)
+		buf := copyBuffers.Get().(*[]byte)
+		defer copyBuffers.Put(buf)
+		p.run(ctx, body, stream, *buf)
+	}()
+}
+
+func (p *pump) run(ctx context.Context, body io.Reader, stream *gatewayside.Stream, buf []byte) {
+	unwanted, discarded := false, 0
+	for {
+		n, err := body.Read(buf)
+		if n > 0 && !unwanted {
+			switch werr := stream.WriteBody(ctx, buf[:n]); {
+			case werr == nil:
+			case errors.Is(werr, gatewayside.ErrBodyRefused):
+				unwanted = true
+			default:
+				return // the client left, or the response is over
+			}
+		}
+		if unwanted {
+			if discarded += n; discarded > maxDiscard {
+				return
+			}
+		}
+		switch {
+		case err == io.EOF:
+			p.drained = true
+			stream.CloseBody()
+			return
+		case err != nil:
+			p.bad = err
+			stream.AbortBody("the client sent a malformed or incomplete body")
+			return
+		}
+	}
+}
+
+// stopPump ends the copying, if any, before the handler returns: after that the body is not ours.
+// flush: the response's head is written and may go out before the client has sent everything.
+func (c *call) stopPump(flush bool) {
+	p := c.pump
+	if p == nil {
+		return
+	}
+	select {
+	case <-p.done:
+	default:
+		if flush {
+			http.NewResponseController(c.w).Flush()
+		}
+		// The rest may be on its way; reading it keeps the connection.
+		timer := time.NewTimer(drainTime)
+		select {
+		case <-p.done:
+		case <-timer.C:
+			p.cancel()
+			c.g.SetReadDeadline(time.Unix(1, 0)) // wakes a read
+			<-p.done
+		}
+		timer.Stop()
+	}
+	p.cancel()
+	if !p.drained {
+		// Bytes of the body are still to come and nobody will read them as such.
+		c.g.spent.Store(true)
+	}
+}
+
+// drainTime is how long a finished response waits for the rest of its request's body.
+const drainTime = 100 * time.Millisecond
+
+// respond copies the response to the client and ends the call.
+func (c *call) respond(stream *gatewayside.Stream, head *gatewayside.Head) {
+	h := c.w.Header()
+	length := setResponseHeaders(h, head.Headers)
+	h[headerRequestID] = []string{c.id}
+	if c.s.draining.Load() {
+		h["Connection"] = []string{"close"}
+	}
+	bodyless := c.r.Method == http.MethodHead || head.Status == http.StatusNoContent || head.Status == http.StatusNotModified
+	switch {
+	case head.BodyWhole && !bodyless:
+		// The length is known for sure: a worker's own claim to another one would desynchronise.
+		length = int64(len(head.Body))
+	case head.BodyWhole && length < 0 && c.r.Method == http.MethodHead:
+		length = int64(len(head.Body)) // what GET would have said
+	case head.NoBody && !bodyless:
+		length = 0
+	}
+	if length >= 0 && head.Status != http.StatusNoContent {
+		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+	}
+	c.w.WriteHeader(head.Status)
+	switch {
+	case bodyless:
+		if !head.BodyWhole && !head.NoBody {
+			stream.Cancel(gen.Abort_Reason_refused, "the response has no body")
+		}
+		c.stopPump(true)
+		c.finish(stream, gen.Outcome_unknown)
+	case head.BodyWhole || head.NoBody:
+		_, err := c.w.Write(head.Body)
+		c.stopPump(true)
+		if err != nil {
+			c.gone(stream)
+			return
+		}
+		c.finish(stream, gen.Outcome_unknown)
+	default:
+		c.copyResponse(stream, length)
+	}
+}
+
+// copyResponse streams a body under the client's back-pressure: what the client does not take is
+// not read from the stream, so its window is not granted again and the worker stops.
+func (c *call) copyResponse(stream *gatewayside.Stream, length int64) {
+	// Read does not watch the client; a client that leaves cancels the stream, which ends Read.
+	stop := context.AfterFunc(c.r.Context(), func() {
+		stream.Cancel(gen.Abort_Reason_clientGone, "the client closed the connection")
+	})
+	buf := copyBuffers.Get().(*[]byte)
+	sent, err := c.copyChunks(stream, *buf)
+	copyBuffers.Put(buf)
+	stop()
+	c.stopPump(true)
+	switch {
+	case c.r.Context().Err() != nil || errors.Is(err, errClient):
+		c.gone(stream)
+	case err != nil || length >= 0 && sent != length:
+		// The head promised something else. Only a cut connection tells the client; an orderly
+		// end of the chunks would make it believe it has everything.
+		c.s.obs.Metrics.Broken()
+		instead := gen.Outcome_unknown
+		if err == nil {
+			instead = gen.Outcome_exception // its Content-Length was wrong
+		}
+		c.cut(stream, instead)
+	default:
+		c.finish(stream, gen.Outcome_unknown)
+	}
+}
+
+// errClient marks a failed write to the client.
+var errClient = errors.New("the client does not take the response")
+
+func (c *call) copyChunks(stream *gatewayside.Stream, buf []byte) (sent int64, err error) {
+	rc := http.NewResponseController(c.w)
+	if err := rc.Flush(); err != nil { // the head, before the first chunk is there
+		return 0, errClient
+	}
+	for {
+		n, err := stream.Read(buf)
+		if n > 0 {
+			if _, werr := c.w.Write(buf[:n]); werr != nil {
+				if errors.Is(werr, http.ErrContentLength) {
+					return sent + int64(n), werr
+				}
+				return sent, errClient
+			}
+			sent += int64(n)
+			// A short read has emptied the stream: what there is must not wait for more.
+			if n < len(buf) {
+				if rc.Flush() != nil {
+					return sent, errClient
+				}
+			}
+		}
+		if err == io.EOF {
+			return sent, nil
+		}
+		if err != nil {
+			return sent, err
+		}
+	}
+}
+
+// gone ends a call whose client left, or does not read, in the middle of a response.
+func (c *call) gone(stream *gatewayside.Stream) {
+	stream.Cancel(gen.Abort_Reason_clientGone, "the client closed the connection")
+	c.cut(stream, gen.Outcome_canceled)
+}
+
+// cut ends the call and aborts the connection, visibly for the client.
+func (c *call) cut(stream *gatewayside.Stream, instead gen.Outcome) {
+	if instead == gen.Outcome_exception {
+		stream.Cancel(gen.Abort_Reason_clientGone, "the response is not as long as its Content-Length")
+	}
+	c.finish(stream, instead)
+	panic(http.ErrAbortHandler)
+}

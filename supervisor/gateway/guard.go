@@ -1,0 +1,174 @@
+package gateway
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"bulkhead/policy/limits"
+)
+
+// guard stands between a client's connection and net/http. It lets bytes through that the strict
+// reader accepts, and it gives the answers that net/http would give by itself the same form as
+// all others: a request id, an outcome, a JSON body.
+type guard struct {
+	net.Conn
+	server *Server
+	strict strictReader
+	err    error // sticky; set in Read only
+
+	// handling is true from the moment a request reaches the handler until net/http is done
+	// with it. What is written while it is false is one of net/http's own refusals.
+	handling atomic.Bool
+	// spent: the position in the client's bytes is lost or nobody's business any more. Reads end,
+	// so that no leftover of a body is ever read as a request.
+	spent atomic.Bool
+
+	closed  atomic.Bool
+	writeBy time.Time // the write deadline in force; owned by the handler
+}
+
+// Read implements net.Conn.
+func (g *guard) Read(p []byte) (int, error) {
+	if g.err != nil {
+		return 0, g.err
+	}
+	if g.spent.Load() {
+		return 0, io.EOF
+	}
+	n, err := g.Conn.Read(p)
+	if n > 0 {
+		ok, m := g.strict.feed(p[:n])
+		if m != nil {
+			g.err = m
+			if ok == 0 {
+				return 0, m
+			}
+			return ok, nil
+		}
+	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (g *guard) Write(p []byte) (int, error) {
+	if g.handling.Load() {
+		return g.Conn.Write(p)
+	}
+	// net/http refuses the head: "HTTP/1.1 400 Bad Request..." in one piece.
+	m, ok := g.err.(*malformed)
+	if !ok {
+		m = &malformed{http.StatusBadRequest, "the request is malformed"}
+		if len(p) > 12 {
+			if status, ok := decimal(p[9:12]); ok && status >= 400 && status < 600 {
+				m = &malformed{int(status), http.StatusText(int(status))}
+			}
+		}
+	}
+	g.SetWriteDeadline(time.Now().Add(refusalWrite))
+	if _, err := g.Conn.Write(g.server.rawRefusal(m)); err != nil {
+		return 0, err
+	}
+	g.spent.Store(true)
+	return len(p), nil
+}
+
+// refusalWrite is how long a client may take to read a refusal that fits a socket buffer.
+const refusalWrite = 5 * time.Second
+
+// CloseWrite lets net/http send a FIN and wait before it closes, so that a client that is still
+// sending gets to read the answer.
+func (g *guard) CloseWrite() error {
+	if c, ok := g.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+// Close implements net.Conn. Unread bytes would turn the close into a reset, and a reset can
+// overtake the answer, so a spent connection is drained a little first.
+func (g *guard) Close() error {
+	if !g.closed.CompareAndSwap(false, true) {
+		return net.ErrClosed
+	}
+	if g.spent.Load() {
+		if g.CloseWrite() == nil {
+			g.Conn.SetReadDeadline(time.Now().Add(lingerTime))
+			io.CopyN(io.Discard, g.Conn, lingerBytes)
+		}
+	}
+	g.server.conns.Add(-1)
+	return g.Conn.Close()
+}
+
+const (
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 1 << 20
+)
+
+// deadlineStep keeps the hot path from setting a deadline for each of many requests on one
+// connection: one that is in force and late enough, but not by more than this, is left alone.
+const deadlineStep = 5 * time.Second
+
+// extendWrite makes writes fail after t, or up to deadlineStep later.
+func (g *guard) extendWrite(t time.Time) {
+	if !g.writeBy.Before(t) && g.writeBy.Sub(t) <= deadlineStep {
+		return
+	}
+	g.writeBy = t.Add(deadlineStep)
+	g.Conn.SetWriteDeadline(g.writeBy)
+}
+
+// SetWriteDeadline is net/http resetting the deadline after each request, which would undo what
+// extendWrite saves; the next request sets its own.
+func (g *guard) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		return nil
+	}
+	g.writeBy = t
+	return g.Conn.SetWriteDeadline(t)
+}
+
+// guardListener wraps accepted connections.
+type guardListener struct {
+	net.Listener
+	server *Server
+}
+
+func (l guardListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		g := &guard{Conn: c, server: l.server, strict: newStrictReader(&l.server.wire)}
+		if l.server.conns.Add(1) > int64(l.server.opt.MaxConns) {
+			// Beyond this the process would run out of descriptors and fail worse.
+			g.err = &malformed{http.StatusTooManyRequests, "too many connections"}
+			g.SetWriteDeadline(time.Now().Add(time.Second))
+			c.Write(l.server.rawRefusal(g.err.(*malformed)))
+			g.Close()
+			continue
+		}
+		return g, nil
+	}
+}
+
+func newStrictReader(w *limits.Wire) strictReader { return strictReader{wire: w, length: -1} }
+
+type guardKey struct{}
+
+// connContext lets the handler find its guard.
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, guardKey{}, c)
+}
+
+// connState learns from net/http when a request is over.
+func connState(c net.Conn, state http.ConnState) {
+	if g, ok := c.(*guard); ok && state == http.StateIdle {
+		g.handling.Store(false)
+	}
+}

@@ -1,0 +1,375 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"bulkhead/ipc/gatewayside"
+	"bulkhead/schema/gen"
+	"bulkhead/supervisor/observe"
+	"bulkhead/supervisor/placement"
+	"bulkhead/supervisor/tenants"
+)
+
+// call is one request on its way. It belongs to the goroutine of its connection.
+type call struct {
+	s     *Server
+	w     http.ResponseWriter
+	r     *http.Request
+	g     *guard
+	v     *tenants.Version
+	stats *observe.Tenant
+	id    string
+	start time.Time
+	req   gatewayside.OpenRequest
+	lease placement.Lease
+	held  bool // lease
+	pump  *pump
+}
+
+// scratch is what a request needs of memory besides: flat headers, URL, a small body.
+type scratch struct {
+	headers, url, body []byte
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// copyBuffers are what bodies are copied through, each of the largest chunk's size.
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+// ServeHTTP serves one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g := r.Context().Value(guardKey{}).(*guard)
+	g.handling.Store(true)
+	c := call{s: s, w: w, r: r, g: g, id: newRequestID(), start: time.Now()}
+	if !plainHost(r.Host) {
+		c.refuse(http.StatusBadRequest, gen.Outcome_loadShed, "", "Host is not a name or address with a port", 0)
+		return
+	}
+	path := r.RequestURI
+	if path == "" || path[0] != '/' {
+		path = r.URL.EscapedPath() // absolute form, or OPTIONS *
+	}
+	path, _, _ = strings.Cut(path, "?")
+	if s.draining.Load() {
+		w.Header()["Connection"] = []string{"close"}
+		c.refuse(0, gen.Outcome_loadShed, "", "this host is shutting down; try again", 2*time.Second)
+		return
+	}
+	v, ok := s.opt.Lookup(r.Context(), r.Host, path)
+	if !ok {
+		if s.opt.Index && localHost(r.Host) {
+			s.serveIndex(&c, path)
+			return
+		}
+		c.refuse(0, gen.Outcome_scriptNotFound, "", "no worker answers for this host name", 0)
+		return
+	}
+	c.v = v
+	c.stats = s.obs.Metrics.Tenant(v.Tenant)
+	if !c.admit() {
+		return
+	}
+	c.serve()
+}
+
+// admit counts the invocation in, or sheds it.
+func (c *call) admit() bool {
+	switch {
+	case c.stats.Running.Add(1) > int64(max(1, c.v.Limits.Concurrent)) && c.v.Err == nil:
+		c.stats.Running.Add(-1)
+		c.shed("this worker has as many requests in flight as it may have: " + strconv.Itoa(c.v.Limits.Concurrent))
+	case c.s.running.Add(1) > int64(c.s.opt.MaxRunning):
+		c.stats.Running.Add(-1)
+		c.s.running.Add(-1)
+		c.shed("this host has as many requests in flight as it takes")
+	default:
+		return true
+	}
+	return false
+}
+
+func (c *call) shed(message string) {
+	c.stats.Count(gen.Outcome_loadShed)
+	c.answer(gen.Outcome_loadShed, message, time.Second)
+}
+
+// settle counts the invocation out: exactly once for each that was admitted.
+func (c *call) settle(o gen.Outcome) {
+	c.drop()
+	c.stats.Count(o)
+	c.stats.Running.Add(-1)
+	c.s.running.Add(-1)
+	c.s.obs.Metrics.Latency(time.Since(c.start))
+}
+
+// drop releases the lease, if any.
+func (c *call) drop() {
+	if c.held {
+		c.held = false
+		c.lease.Release()
+	}
+}
+
+// serve runs an admitted invocation.
+func (c *call) serve() {
+	if c.v.Err != nil {
+		c.startError(c.v.Err)
+		c.settle(gen.Outcome_notLoaded)
+		return
+	}
+	c.g.extendWrite(c.start.Add(c.v.Limits.Wall + c.s.opt.Grace))
+	b := scratches.Get().(*scratch)
+	if !c.prepare(b) {
+		scratches.Put(b)
+		return
+	}
+	stream, head, err := c.begin()
+	// The frame was copied into the shard's batch: the scratch is free again.
+	c.req.Headers, c.req.Body = nil, nil
+	scratches.Put(b)
+	switch {
+	case err == nil:
+		c.respond(stream, head)
+	case stream != nil:
+		c.failed(stream)
+	default:
+		c.refused(err)
+	}
+}
+
+// prepare builds the frame's parts. A small body is read whole before the tenant sees anything of
+// the request: what arrived whole can be replayed if the shard dies. It returns false if it has
+// answered.
+func (c *call) prepare(b *scratch) bool {
+	r := c.r
+	b.headers = appendRequestHeaders(b.headers[:0], r)
+	b.url = requestURL(b.url[:0], r, c.s.opt.Scheme)
+	if len(b.headers) > c.s.wire.HeaderBytes || len(b.url) > c.s.wire.URLBytes {
+		status := http.StatusRequestHeaderFieldsTooLarge
+		if len(b.url) > c.s.wire.URLBytes {
+			status = http.StatusRequestURITooLong
+		}
+		c.settle(gen.Outcome_loadShed)
+		c.refuse(status, gen.Outcome_loadShed, c.v.Tenant, "the request's head is too large", 0)
+		return false
+	}
+	c.req = gatewayside.OpenRequest{
+		Method: r.Method, URL: string(b.url), Headers: b.headers, RequestID: c.id,
+		ReceivedMs: float64(c.start.UnixMicro()) / 1e3, Attempt: 1,
+	}
+	switch n := r.ContentLength; {
+	case n == 0:
+	case n > 0 && n <= int64(c.s.wire.ChunkBytes):
+		if cap(b.body) < int(n) {
+			b.body = make([]byte, c.s.wire.ChunkBytes)
+		}
+		b.body = b.body[:n]
+		c.g.SetReadDeadline(c.start.Add(c.v.Limits.Wall))
+		if _, err := io.ReadFull(r.Body, b.body); err != nil {
+			c.badBody(err)
+			return false
+		}
+		c.g.SetReadDeadline(time.Time{}) // net/http watches for the client's leave from here on
+		c.req.Body, c.req.BodyMode = b.body, gen.BodyMode_whole
+	default:
+		c.req.BodyMode = gen.BodyMode_streamed
+	}
+	return true
+}
+
+// begin opens the stream and waits for its head. Errors: with a stream, its Result says more;
+// without one, nothing has begun. If a shard dies under a request that had no effect yet, the
+// request is tried once more on another: here, that no head came and the body is still at hand
+// whole is the proof that nothing of it has reached anybody.
+func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
+	ctx := c.r.Context()
+	for attempt := uint8(1); ; attempt++ {
+		lease, err := c.s.opt.Pool.Acquire(ctx, c.v)
+		if err != nil {
+			return nil, nil, err
+		}
+		c.lease, c.held = lease, true
+		c.req.Attempt = attempt
+		stream, err := lease.Open(ctx, &c.req)
+		if err != nil {
+			replay := !lease.Alive() && attempt == 1
+			c.drop()
+			if replay {
+				c.s.obs.Metrics.Replayed()
+				continue
+			}
+			return nil, nil, err
+		}
+		if c.req.BodyMode == gen.BodyMode_streamed {
+			c.startPump(stream)
+		}
+		head, err := stream.Head(ctx)
+		if err == nil {
+			return stream, head, nil
+		}
+		if ctx.Err() == nil && replayable(stream.Result().Outcome, &c.req) && attempt == 1 {
+			c.lease.Lost()
+			c.drop()
+			c.s.obs.Metrics.Replayed()
+			continue
+		}
+		return stream, nil, err
+	}
+}
+
+// replayable says whether a request that ended without a head may be tried again.
+func replayable(o gen.Outcome, r *gatewayside.OpenRequest) bool {
+	return o == gen.Outcome_crashed && r.BodyMode != gen.BodyMode_streamed
+}
+
+// failed ends a call whose stream gave no head.
+func (c *call) failed(stream *gatewayside.Stream) {
+	if c.r.Context().Err() != nil {
+		stream.Cancel(gen.Abort_Reason_clientGone, "the client closed the connection")
+		c.stopPump(false)
+		c.finish(stream, gen.Outcome_canceled)
+		c.abandon()
+	}
+	res := stream.Result()
+	c.stopPump(false)
+	if c.pump != nil && c.pump.bad != nil {
+		// The tenant's failure follows from the client's.
+		c.settle(gen.Outcome_canceled)
+		c.refuse(http.StatusBadRequest, gen.Outcome_canceled, c.v.Tenant, "the request body is malformed or incomplete", 0)
+		return
+	}
+	c.noteLoss(res.Outcome)
+	c.settle(res.Outcome)
+	retry := time.Duration(0)
+	if res.Outcome == gen.Outcome_loadShed {
+		retry = time.Second
+	}
+	c.answer(res.Outcome, c.explain(res.Outcome, res.Message), retry)
+}
+
+// noteLoss tells placement of requests that ended with their shard.
+func (c *call) noteLoss(o gen.Outcome) {
+	if c.held && (o == gen.Outcome_crashed || o == gen.Outcome_protocolViolation) {
+		c.lease.Lost()
+	}
+}
+
+// refused ends a call that reached no shard.
+func (c *call) refused(err error) {
+	var le *placement.LoadError
+	switch {
+	case c.r.Context().Err() != nil:
+		c.settle(gen.Outcome_canceled)
+		c.abandon()
+	case errors.As(err, &le):
+		c.loadError(le)
+		c.settle(gen.Outcome_notLoaded)
+	case errors.Is(err, placement.ErrFull), errors.Is(err, placement.ErrDraining), errors.Is(err, gatewayside.ErrTooManyStreams):
+		c.settle(gen.Outcome_loadShed)
+		c.answer(gen.Outcome_loadShed, err.Error(), 2*time.Second)
+	default:
+		c.s.obs.Log.Error("request failed", "tenant", c.v.Tenant, "request", c.id, "error", err.Error())
+		o := gen.Outcome_internalError
+		if !errors.As(err, new(*placement.NoShardError)) {
+			o = gen.Outcome_crashed // the shard died between lease and stream, twice
+		}
+		c.settle(o)
+		c.answer(o, plainMessage(o), 0)
+	}
+}
+
+// finish ends a call whose response is over, one way or the other. The invocation may go on in
+// waitUntil; whoever wrote the response does not wait for that. instead is what to count in place
+// of the shard's outcome, or unknown.
+func (c *call) finish(stream *gatewayside.Stream, instead gen.Outcome) {
+	if stream.Result().Outcome != gen.Outcome_unknown {
+		c.conclude(stream, instead)
+		return
+	}
+	// A copy: net/http takes the request back when the handler returns.
+	rest := *c
+	rest.w, rest.r, rest.g, rest.pump = nil, nil, nil, nil
+	c.held = false
+	c.s.after.Go(func() {
+		<-stream.Done()
+		rest.conclude(stream, instead)
+	})
+}
+
+func (c *call) conclude(stream *gatewayside.Stream, instead gen.Outcome) {
+	o := stream.Result().Outcome
+	c.noteLoss(o)
+	if instead != gen.Outcome_unknown {
+		o = instead
+	}
+	c.settle(o)
+}
+
+// abandon ends a request whose client is gone. Returning would send an empty 200, which a client
+// that has only closed its sending half would believe.
+func (c *call) abandon() {
+	panic(http.ErrAbortHandler)
+}
+
+// badBody answers a body that could not be read; nothing of the request has reached the tenant.
+func (c *call) badBody(err error) {
+	c.settle(gen.Outcome_canceled)
+	if c.r.Context().Err() != nil {
+		c.abandon()
+	}
+	c.g.spent.Store(true)
+	status, message := http.StatusBadRequest, "the request body is malformed or incomplete"
+	var m *malformed
+	switch {
+	case errors.As(err, &m):
+		message = m.message
+	case isTimeout(err):
+		status, message = http.StatusRequestTimeout, "the request body did not arrive in time"
+	}
+	c.refuse(status, gen.Outcome_canceled, c.v.Tenant, message, 0)
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// refuse answers a request that no tenant got to see. status 0: the outcome's own.
+func (c *call) refuse(status int, o gen.Outcome, tenant, message string, retryAfter time.Duration) {
+	if status == 0 {
+		status = statusOf(o)
+	}
+	c.s.obs.Metrics.Refused(strconv.Itoa(status))
+	c.g.extendWrite(time.Now().Add(refusalWrite))
+	a := answer{status: status, outcome: o, tenant: tenant, request: c.id, message: message, retryAfter: retryAfter,
+		close: c.s.draining.Load() || c.g.spent.Load()}
+	a.write(c.w, c.r)
+}
+
+// answer gives the tenant's client an answer of ours.
+func (c *call) answer(o gen.Outcome, message string, retryAfter time.Duration) {
+	a := answer{status: statusOf(o), outcome: o, tenant: c.v.Tenant, request: c.id, message: message, retryAfter: retryAfter,
+		close: c.s.draining.Load() || c.g.spent.Load()}
+	a.write(c.w, c.r)
+}
+
+// explain chooses what a client may read of a failure: everything in dev; else, for what the
+// tenant's code said, nothing, and for limits the first line, which holds limit and use.
+func (c *call) explain(o gen.Outcome, message string) string {
+	if c.v.Dev && message != "" {
+		return message
+	}
+	switch o {
+	case gen.Outcome_exceededCpu, gen.Outcome_exceededMemory, gen.Outcome_exceededWallTime, gen.Outcome_loadShed:
+		if line, _, _ := strings.Cut(message, "\n"); line != "" {
+			return bounded(line, 200)
+		}
+	}
+	return plainMessage(o)
+}

@@ -1,0 +1,153 @@
+package placement
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"bulkhead/ipc/gatewayside"
+	"bulkhead/supervisor/observe"
+	"bulkhead/supervisor/tenants"
+)
+
+// ShardInfo is one line of `bulkhead shards`. The JSON names are a contract.
+type ShardInfo struct {
+	ID         uint32   `json:"id"`
+	PID        int      `json:"pid"` // as the host sees it
+	Class      string   `json:"class"`
+	Profile    string   `json:"profile"`
+	Cordon     string   `json:"cordon"`
+	Sealed     bool     `json:"sealed"` // always: the launcher hands over nothing else
+	Tenants    []string `json:"tenants"`
+	Isolates   int      `json:"isolates"`  // as the shard claims, ready ones included; -1 if it did not say
+	RSSBytes   *uint64  `json:"rssBytes"`  // null: nobody here can see it; see HeapBytes
+	HeapBytes  uint64   `json:"heapBytes"` // JS heaps and buffers of all its tenants, as the shard claims
+	AgeSeconds float64  `json:"ageSeconds"`
+	Spare      bool     `json:"spare"`
+}
+
+// Where says where a version of a tenant is.
+type Where struct {
+	Shard   uint32
+	State   string // "loading", "loaded", "retiring", "failed"
+	Running int64
+	Version *tenants.Version
+}
+
+// Shards lists the live shards by id. Each is asked for its numbers, and may fail to answer.
+func (p *Pool) Shards(ctx context.Context) []ShardInfo {
+	p.mu.Lock()
+	list := make([]ShardInfo, 0, len(p.shards))
+	conns := make([]Conn, 0, len(p.shards))
+	for _, s := range p.shards {
+		i := ShardInfo{ID: s.proc.ID, PID: s.proc.PID, Class: "default", Profile: s.profile.String(), Cordon: "default", Sealed: true,
+			Tenants: []string{}, Isolates: -1, AgeSeconds: time.Since(s.born).Seconds(), Spare: !s.used}
+		for _, pl := range s.hosted {
+			i.Tenants = append(i.Tenants, pl.v.Tenant)
+		}
+		slices.Sort(i.Tenants)
+		i.Tenants = slices.Compact(i.Tenants)
+		list, conns = append(list, i), append(conns, s.conn)
+	}
+	p.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for n := range list {
+		wg.Go(func() {
+			st, err := conns[n].Stats(ctx)
+			if err != nil {
+				return
+			}
+			list[n].Isolates = len(st.Tenants) + int(min(st.IsolatesReady, 1<<16))
+			for _, t := range st.Tenants {
+				list[n].HeapBytes += t.HeapBytes + t.ExternalBytes
+			}
+		})
+	}
+	wg.Wait()
+	slices.SortFunc(list, func(a, b ShardInfo) int { return int(a.ID) - int(b.ID) })
+	return list
+}
+
+// Tenants says where each tenant is that is loaded, loading or failed; the newest version last.
+func (p *Pool) Tenants() map[string][]Where {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[string][]Where, len(p.places))
+	for v, pl := range p.places {
+		w := Where{Version: v, State: "loading", Running: pl.refs.Load()}
+		select {
+		case <-pl.ready:
+			switch {
+			case pl.err != nil:
+				w.State = "failed"
+			case pl.retired.Load():
+				w.State = "retiring"
+			default:
+				w.State = "loaded"
+			}
+			if pl.err == nil {
+				w.Shard = pl.shard.proc.ID
+			}
+		default:
+		}
+		out[v.Tenant] = append(out[v.Tenant], w)
+	}
+	for _, ws := range out {
+		slices.SortFunc(ws, func(a, b Where) int { return a.Version.Made.Compare(b.Version.Made) })
+	}
+	return out
+}
+
+// Gauges counts for metrics. TenantsKnown is the registry's to fill.
+func (p *Pool) Gauges() observe.Gauges {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var g observe.Gauges
+	for _, s := range p.shards {
+		if s.used {
+			g.Shards++
+		} else {
+			g.Spares++
+		}
+	}
+	for _, pl := range p.places {
+		if pl.loaded() {
+			g.TenantsLoaded++
+		}
+	}
+	return g
+}
+
+// loadRequest is what a shard is told of a version.
+func (p *Pool) loadRequest(s *shard, pl *place) gatewayside.LoadRequest {
+	v := pl.v
+	env := make([]gatewayside.EnvVar, len(v.Env))
+	for i, e := range v.Env {
+		env[i] = gatewayside.EnvVar{Name: e.Name, Value: e.Value, JSON: e.JSON}
+	}
+	return gatewayside.LoadRequest{Tenant: pl.handle, Bundle: v.Bundle, Env: env, Limits: v.Limits,
+		Logs: func(entries []gatewayside.LogEntry) {
+			lines := make([]observe.Line, len(entries))
+			for i, e := range entries {
+				lines[i] = observe.Line{Time: msTime(e.TimeMs), Level: e.Level.String(), Request: e.RequestID, Attempt: e.Attempt,
+					Text: e.Text, Truncated: e.Truncated, Shard: s.proc.ID, Version: v.Hash}
+				if p.opt.OnLog != nil {
+					p.opt.OnLog(v.Tenant, lines[i])
+				}
+			}
+			p.opt.Observer.Logs.Append(v.Tenant, lines...)
+		}}
+}
+
+// msTime turns a shard's ms since 1970 into a time that JSON can say (RFC 3339: years 0 to 9999).
+func msTime(ms float64) time.Time {
+	const last = 253402300799999 // 9999-12-31T23:59:59.999Z
+	if !(ms >= 0 && ms <= last) {
+		return time.UnixMilli(0).UTC()
+	}
+	return time.UnixMilli(int64(ms)).UTC()
+}

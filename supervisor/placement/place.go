@@ -1,0 +1,68 @@
+package placement
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"bulkhead/ipc/gatewayside"
+	"bulkhead/supervisor/tenants"
+)
+
+// place is one version of a tenant in one shard.
+type place struct {
+	v      *tenants.Version
+	shard  *shard // set before ready is closed
+	handle uint32 // set before ready is closed
+
+	ready chan struct{} // closed when the load is over, err then says how
+	err   error
+	until time.Time // a failed load is not tried again before
+
+	refs     atomic.Int64 // leases held
+	lastUsed atomic.Int64 // ns since the pool's start, of the last release
+	gone     atomic.Bool  // takes no more leases
+	retired  atomic.Bool  // superseded: evict at the last release
+	evicting atomic.Bool
+}
+
+// acquire takes a lease if the place still gives any.
+func (pl *place) acquire() bool {
+	pl.refs.Add(1)
+	if pl.gone.Load() {
+		pl.refs.Add(-1)
+		return false
+	}
+	return true
+}
+
+// Lease is the right to open streams of one version in one shard. It holds the tenant in place
+// until Release.
+type Lease struct {
+	pool *Pool
+	pl   *place
+}
+
+// Shard is the id of the shard.
+func (l Lease) Shard() uint32 { return l.pl.shard.proc.ID }
+
+// Open starts an invocation; r.Tenant is filled in.
+func (l Lease) Open(ctx context.Context, r *gatewayside.OpenRequest) (*gatewayside.Stream, error) {
+	r.Tenant = l.pl.handle
+	return l.pl.shard.conn.Open(ctx, *r)
+}
+
+// Alive says whether the shard still lives, as far as is known.
+func (l Lease) Alive() bool { return l.pl.shard.conn.Err() == nil }
+
+// Lost notes, before Release, that the invocation ended with the shard: its tenant stands in the
+// incident.
+func (l Lease) Lost() { l.pool.lost(l.pl) }
+
+// Release gives the lease back, once.
+func (l Lease) Release() {
+	l.pl.lastUsed.Store(int64(time.Since(l.pool.start)))
+	if l.pl.refs.Add(-1) == 0 && l.pl.retired.Load() {
+		l.pool.evictRetired(l.pl)
+	}
+}

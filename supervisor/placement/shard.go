@@ -1,0 +1,353 @@
+package placement
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bulkhead/ipc"
+	"bulkhead/ipc/gatewayside"
+	"bulkhead/policy/seccomp"
+	"bulkhead/schema/gen"
+	"bulkhead/supervisor/launcher/orders"
+	"bulkhead/supervisor/observe"
+
+	"golang.org/x/sys/unix"
+)
+
+// shard is one sealed worker process.
+type shard struct {
+	pool    *Pool
+	proc    Process
+	conn    Conn
+	profile seccomp.Profile
+	born    time.Time
+	stderr  tail
+
+	failure atomic.Pointer[error] // first reason of ours to kill it
+	killed  sync.Once
+
+	// Guarded by Pool.mu:
+	hosted   map[uint32]*place // by handle; loading ones too
+	handles  uint32            // last handle given
+	slots    int               // taken, evictions under way included
+	used     bool              // hosts or has hosted a tenant
+	closed   bool              // takes no more tenants
+	retiring bool              // ended by us: its end is no incident
+	dead     bool              // out of Pool.shards
+	lost     []string          // tenants whose requests or loads ended with it, in part
+}
+
+// fail kills the shard for a reason.
+func (s *shard) fail(err error) {
+	s.failure.CompareAndSwap(nil, &err)
+	s.kill()
+}
+
+// kill sends SIGKILL once. The exit report and the sockets' end follow.
+func (s *shard) kill() {
+	s.killed.Do(func() {
+		if err := s.proc.Kill(); err != nil {
+			s.pool.opt.log().Error("kill shard", "shard", s.proc.ID, "error", err.Error())
+		}
+	})
+}
+
+// stop ends a shard that is not needed: streams end killed, then the process.
+func (s *shard) stop() {
+	s.conn.Close()
+	s.kill()
+}
+
+// spawnLocked starts an attempt unless one runs or it is too early. The result's done is nil if
+// none runs now; err is then the last failure.
+func (p *Pool) spawnLocked(profile seccomp.Profile) *spawning {
+	sp := p.spawns[profile]
+	if sp == nil {
+		sp = &spawning{}
+		p.spawns[profile] = sp
+	}
+	if sp.done != nil || p.closed || time.Now().Before(sp.next) {
+		return sp
+	}
+	sp.done = make(chan struct{})
+	p.wg.Go(func() { p.spawn(profile, sp) })
+	return sp
+}
+
+// runningLocked counts the attempts under way.
+func (p *Pool) runningLocked() (n int) {
+	for _, sp := range p.spawns {
+		if sp.done != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// keepSpareLocked sees to it that one shard of the profile is warm and empty.
+func (p *Pool) keepSpareLocked(profile seccomp.Profile) {
+	for _, s := range p.shards {
+		if s.profile == profile && !s.used && !s.dead {
+			return
+		}
+	}
+	if len(p.shards)+p.runningLocked() < p.opt.MaxShards {
+		p.spawnLocked(profile)
+	}
+}
+
+// spawn makes one shard and says so to those who wait.
+func (p *Pool) spawn(profile seccomp.Profile, sp *spawning) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(p.ctx, spawnTimeout)
+	defer cancel()
+	s := &shard{pool: p, profile: profile, hosted: map[uint32]*place{}}
+	// The connection may fail before Spawn has returned: the reason waits in s.failure.
+	var known atomic.Bool
+	proc, conn, err := p.opt.Spawn(ctx, profile, p.opt.Shard.Memory, func(err error) {
+		s.failure.CompareAndSwap(nil, &err)
+		if known.Load() {
+			s.kill()
+		}
+	})
+	if err == nil {
+		s.proc, s.conn, s.born = proc, conn, time.Now()
+		known.Store(true)
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(sp.done)
+	sp.done, sp.err = nil, err
+	if err != nil {
+		p.spawnFailedLocked(profile, sp, err)
+		return
+	}
+	sp.failures, sp.next = 0, time.Time{}
+	p.opt.Observer.Metrics.Spawned(time.Since(began))
+	p.opt.log().Info("shard", "shard", proc.ID, "pid", proc.PID, "profile", profile.String(), "spawnMs", time.Since(began).Milliseconds())
+	if p.closed {
+		s.retiring = true
+		go s.stop()
+	} else {
+		p.shards[proc.ID] = s
+	}
+	p.wg.Go(func() { p.watch(s) })
+	if proc.Stderr != nil {
+		p.wg.Go(func() { s.stderr.read(proc.Stderr) })
+	}
+}
+
+// spawnFailedLocked sets the backoff and the background retry.
+func (p *Pool) spawnFailedLocked(profile seccomp.Profile, sp *spawning, err error) {
+	if p.closed {
+		return
+	}
+	wait := min(backoffFirst<<min(sp.failures, 10), backoffLast)
+	sp.failures++
+	sp.next = time.Now().Add(wait)
+	p.opt.Observer.Metrics.Event("spawnFailed")
+	detail := fmt.Sprintf("%v; attempt %d, next in %v", err, sp.failures, wait)
+	// Once, and then rarely: a host that cannot make shards would fill its own incident list.
+	if sp.failures == 1 || sp.failures%10 == 0 {
+		p.opt.Observer.Incidents.Add(observe.Incident{Kind: observe.SpawnFailed, Outcome: gen.Outcome_internalError.String(), Detail: detail})
+	} else {
+		p.opt.log().Warn("spawn failed", "profile", profile.String(), "error", detail)
+	}
+	sp.timer = time.AfterFunc(wait, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.closed {
+			p.keepSpareLocked(profile)
+		}
+	})
+}
+
+// watch waits for a shard's end, cleans up after it and keeps what is to be known of it.
+func (p *Pool) watch(s *shard) {
+	var exit orders.Exit
+	exited := false
+	select {
+	case <-s.conn.Closed():
+	case exit = <-s.proc.Exited:
+		exited = true
+		// The sockets end with the process. Waiting for that lets streams end crashed, and lets
+		// what the shard sent before its death still count.
+		select {
+		case <-s.conn.Closed():
+		case <-time.After(time.Second):
+		}
+	}
+	p.mu.Lock()
+	retiring := s.retiring
+	p.buryLocked(s)
+	if !retiring {
+		p.keepSpareLocked(s.profile)
+	}
+	p.mu.Unlock()
+
+	s.kill() // a shard without its sockets is of no use, whatever it still does
+	if !exited {
+		select {
+		case exit = <-s.proc.Exited:
+			exited = true
+		case <-time.After(exitTimeout):
+			exit = orders.Exit{Code: -1, Syscall: -1, Detail: "no exit was reported"}
+		}
+	}
+	s.conn.Close()
+	if !retiring {
+		p.opt.Observer.Metrics.Event("respawned")
+		p.opt.Observer.Incidents.Add(s.incident(exit))
+	}
+	for _, f := range []*os.File{s.proc.Stderr, s.proc.BlackBox} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// buryLocked takes a shard and what it hosts out of service.
+func (p *Pool) buryLocked(s *shard) {
+	if s.dead {
+		return
+	}
+	s.dead = true
+	delete(p.shards, s.proc.ID)
+	for _, pl := range s.hosted {
+		if pl.loaded() { // one that is loading learns it from its call, and may go elsewhere
+			pl.gone.Store(true)
+			p.removeLocked(pl)
+		}
+	}
+	p.freedLocked()
+}
+
+// incident says how a shard ended that was not asked to.
+func (s *shard) incident(exit orders.Exit) observe.Incident {
+	i := observe.Incident{Kind: observe.ShardDied, Shard: s.proc.ID, Outcome: gen.Outcome_crashed.String()}
+	why := s.conn.Err()
+	if f := s.failure.Load(); f != nil {
+		why = *f
+	}
+	var v *ipc.ViolationError
+	all := false // hosted, not only running
+	switch {
+	case errors.As(why, &v):
+		i.Kind, i.Outcome, all = observe.ShardViolation, gen.Outcome_protocolViolation.String(), true
+	case exit.Stopped:
+		i.Kind = observe.ShardStopped
+	case exit.Signal == unix.SIGSYS:
+		all = true // it tried what the seal forbids: it is taken as compromised, and so are all in it
+	case errors.Is(why, gatewayside.ErrUnresponsive), errors.Is(why, context.DeadlineExceeded):
+		i.Kind = observe.ShardSilent
+	}
+	i.Tenants = s.suspects(all)
+	if exit.Signal != 0 {
+		name := unix.SignalName(exit.Signal)
+		i.Signal = &name
+	}
+	if exit.Syscall >= 0 && exit.Signal == unix.SIGSYS {
+		nr := strconv.Itoa(int(exit.Syscall))
+		i.Syscall = &nr
+	}
+	i.Detail = s.describe(exit, why)
+	return i
+}
+
+// describe puts together what is known of an end.
+func (s *shard) describe(exit orders.Exit, why error) string {
+	text := "killed"
+	switch {
+	case exit.Signal != 0:
+		text = "ended by " + unix.SignalName(exit.Signal)
+	case exit.Code >= 0:
+		text = fmt.Sprintf("exited with code %d", exit.Code)
+	}
+	for _, more := range []string{exit.Detail, exit.SyscallReason} {
+		if more != "" {
+			text += "; " + more
+		}
+	}
+	if why != nil && !errors.Is(why, gatewayside.ErrClosed) {
+		text += "; " + why.Error()
+	}
+	if last := s.stderr.last(); last != "" {
+		text += "; last words: " + last
+	}
+	return text
+}
+
+// suspects lists the tenants that were running or loading, or all hosted ones.
+func (s *shard) suspects(all bool) []string {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	ids := slices.Clone(s.lost)
+	for _, pl := range s.hosted {
+		if all || pl.refs.Load() > 0 || !pl.loaded() {
+			ids = append(ids, pl.v.Tenant)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// tail keeps the beginning of the last lines that a shard wrote to its stderr: V8's and Go's last
+// words. The text is hostile and is only ever quoted.
+type tail struct {
+	mu   sync.Mutex
+	head []byte // guarded by mu
+}
+
+const tailBytes = 2 << 10
+
+// read drains the pipe, so that a shard never blocks on it, and keeps what came first since the
+// last pause: a Go traceback says what happened at its top and runs to 100 KB.
+func (t *tail) read(f *os.File) {
+	r := bufio.NewReaderSize(f, 32<<10)
+	var buf [4 << 10]byte
+	var last time.Time
+	for {
+		n, err := r.Read(buf[:])
+		t.mu.Lock()
+		if now := time.Now(); now.Sub(last) > time.Second {
+			t.head, last = t.head[:0], now
+		}
+		t.head = append(t.head, buf[:min(n, tailBytes-len(t.head))]...)
+		t.mu.Unlock()
+		if err != nil {
+			if err != io.EOF && !errors.Is(err, os.ErrClosed) {
+				t.mu.Lock()
+				t.head = append(t.head[:0], err.Error()...)
+				t.mu.Unlock()
+			}
+			return
+		}
+	}
+}
+
+// last returns the kept text on one line.
+func (t *tail) last() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]rune, 0, len(t.head))
+	for _, r := range string(t.head) {
+		switch {
+		case r == '\n' || r == '\t':
+			r = ' '
+		case r < ' ' || r == 0x7f || r == '\uFFFD':
+			continue
+		}
+		out = append(out, r)
+	}
+	return string(out[:min(len(out), 500)])
+}
