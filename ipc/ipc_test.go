@@ -253,7 +253,9 @@ func FuzzScanner(f *testing.F) {
 	f.Add(b.Bytes()[:200], 3)
 	for _, fill := range []func(*Batch){
 		func(b *Batch) { b.End(1) },
-		func(b *Batch) { b.Head(1, &Head{Status: 200, Headers: []byte("a\nb\n"), Body: []byte("x"), BodyMode: 1}) },
+		func(b *Batch) {
+			b.Head(1, &Head{Status: 200, Headers: []byte("a\nb\n"), Body: []byte("x"), BodyMode: 1})
+		},
 		func(b *Batch) { b.Done(1, &Done{Outcome: 1, Message: "m"}) },
 		func(b *Batch) { b.Abort(1, 1, "m") },
 		func(b *Batch) { b.Chunk(1, []byte("abc")) },

@@ -1,0 +1,367 @@
+package gatewayside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"bulkhead/ipc"
+	"bulkhead/policy/limits"
+	"bulkhead/schema/gen"
+
+	"capnproto.org/go/capnp/v3/rpc"
+	"golang.org/x/sys/unix"
+)
+
+// Errors that a Conn ends with, besides *ipc.ViolationError. Test with errors.Is.
+var (
+	// ErrClosed: Close was called.
+	ErrClosed = errors.New("the connection to the shard was closed")
+	// ErrPeerGone: the shard closed its end or died.
+	ErrPeerGone = errors.New("the shard is gone")
+	// ErrUnresponsive: the shard left a ping, or the end of a stream, unanswered past its deadline.
+	ErrUnresponsive = errors.New("the shard does not answer")
+	// ErrTooManyStreams: Wire.Streams streams are in flight; the caller sheds load.
+	ErrTooManyStreams = errors.New("too many requests in flight on this shard")
+)
+
+// Options of a Conn. Zero fields take the defaults named.
+type Options struct {
+	Wire limits.Wire // limits.DefaultWire()
+	// OnViolation is called at most once, from a goroutine of the Conn and without locks held,
+	// when the shard breaks the protocol. The shard must be killed.
+	OnViolation func(error)
+	PingEvery   time.Duration // 1 s
+	PingTimeout time.Duration // 5 s without an answer end the connection
+	Grace       time.Duration // 2 s beyond a tenant's own limits before a stream is ended here
+}
+
+func (o Options) withDefaults() Options {
+	if o.Wire == (limits.Wire{}) {
+		o.Wire = limits.DefaultWire()
+	}
+	if o.PingEvery == 0 {
+		o.PingEvery = time.Second
+	}
+	if o.PingTimeout == 0 {
+		o.PingTimeout = 5 * time.Second
+	}
+	if o.Grace == 0 {
+		o.Grace = 2 * time.Second
+	}
+	return o
+}
+
+// Conn is the gateway's end of the channels to one shard. Safe for concurrent use.
+type Conn struct {
+	opt     Options
+	w       writer
+	data    *os.File
+	rpc     *rpc.Conn
+	shard   gen.Shard
+	closed  chan struct{}
+	running sync.WaitGroup
+
+	failOnce sync.Once
+	err      error // written before closed is closed
+
+	mu      sync.Mutex
+	streams map[uint64]*Stream // guarded by mu; nil once failed
+	nextID  uint64             // guarded by mu
+	tenants map[uint32]*tenant // guarded by mu
+
+	pingMu   sync.Mutex
+	pingSeq  uint64    // guarded by pingMu
+	pingSent time.Time // guarded by pingMu; zero when no ping is outstanding
+}
+
+// Dial takes over both sockets of a shard, which it closes when the connection ends. Both
+// must be stream sockets; they are made non-blocking here.
+func Dial(control, data *os.File, opt Options) (*Conn, error) {
+	opt = opt.withDefaults()
+	cf, err := pollable(control, "control")
+	if err != nil {
+		return nil, errors.Join(err, data.Close())
+	}
+	df, err := pollable(data, "data")
+	if err != nil {
+		return nil, errors.Join(err, cf.Close())
+	}
+	c := &Conn{
+		opt:     opt,
+		data:    df,
+		closed:  make(chan struct{}),
+		streams: make(map[uint64]*Stream),
+		tenants: make(map[uint32]*tenant),
+	}
+	c.w.f, c.w.wake, c.w.pending = df, make(chan struct{}, 1), new(ipc.Batch)
+	c.dialControl(cf)
+	c.goRun(c.readLoop)
+	c.goRun(func() {
+		if err := c.w.run(c.closed); err != nil {
+			c.fail(fmt.Errorf("data channel: write: %w: %w", ErrPeerGone, err))
+		}
+	})
+	c.goRun(c.heartbeat)
+	return c, nil
+}
+
+// pollable returns f's socket as a file of Go's poller, so that reads can be interrupted and
+// no thread waits in them, and closes f.
+func pollable(f *os.File, name string) (*os.File, error) {
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("shard %s socket: %w", name, err)
+	}
+	fd, dupErr := -1, error(nil)
+	if err := raw.Control(func(p uintptr) {
+		fd, dupErr = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil {
+		return nil, fmt.Errorf("shard %s socket: %w", name, err)
+	}
+	if dupErr != nil {
+		return nil, fmt.Errorf("shard %s socket: duplicate: %w", name, dupErr)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("shard %s socket: make non-blocking: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), "shard-"+name), nil
+}
+
+func (c *Conn) goRun(f func()) {
+	c.running.Add(1)
+	go func() {
+		defer c.running.Done()
+		f()
+	}()
+}
+
+// Closed is closed when the connection has ended; Err then says why.
+func (c *Conn) Closed() <-chan struct{} { return c.closed }
+
+// Err is nil while the connection lives, else the reason of its end: *ipc.ViolationError, or
+// one of this package's errors wrapped.
+func (c *Conn) Err() error {
+	select {
+	case <-c.closed:
+		return c.err
+	default:
+		return nil
+	}
+}
+
+// Close ends the connection; open streams end killed. It waits for the Conn's goroutines and
+// returns nil, also when the connection had already ended.
+func (c *Conn) Close() error {
+	c.fail(ErrClosed)
+	c.running.Wait()
+	return nil
+}
+
+// fail ends the connection with the first error given.
+func (c *Conn) fail(err error) {
+	c.failOnce.Do(func() {
+		c.err = err
+		close(c.closed)
+		c.w.stop()
+		c.data.Close()
+		c.goRun(func() {
+			// In this order: releasing a bootstrap capability waits for its answer, which
+			// closing turns into an error.
+			c.rpc.Close()
+			c.shard.Release()
+		})
+		c.mu.Lock()
+		open := c.streams
+		c.streams = nil
+		c.mu.Unlock()
+		res := Result{Outcome: gen.Outcome_crashed, Message: "the worker process died while this request was in it"}
+		var v *ipc.ViolationError
+		switch {
+		case errors.As(err, &v):
+			res = Result{Outcome: gen.Outcome_protocolViolation, Message: "the worker process broke the protocol and was stopped"}
+		case errors.Is(err, ErrClosed):
+			res = Result{Outcome: gen.Outcome_killed, Message: "the worker process was stopped"}
+		}
+		for _, s := range open {
+			s.finish(res)
+		}
+		if v != nil && c.opt.OnViolation != nil {
+			c.opt.OnViolation(err)
+		}
+	})
+}
+
+// readLoop reads batches and dispatches their frames.
+func (c *Conn) readLoop() {
+	sc := ipc.NewScanner(&c.opt.Wire)
+	for {
+		n, err := c.data.Read(sc.Free())
+		sc.Fill(n)
+		for {
+			f, ok, verr := sc.Next()
+			if verr == nil && ok {
+				verr = c.dispatch(f)
+			}
+			if verr != nil {
+				c.fail(verr)
+				return
+			}
+			if !ok {
+				break
+			}
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) && sc.Buffered() > 0 {
+				c.fail(fmt.Errorf("data channel: %w in the middle of a frame", ErrPeerGone))
+				return
+			}
+			c.fail(fmt.Errorf("data channel: read: %w: %w", ErrPeerGone, err))
+			return
+		}
+	}
+}
+
+// dispatch judges one frame. Its error is a *ipc.ViolationError.
+func (c *Conn) dispatch(f gen.Frame) error {
+	switch f.Which() {
+	case gen.Frame_Which_pong:
+		return c.pong(f)
+	case gen.Frame_Which_open, gen.Frame_Which_ping:
+		return ipc.Violation(ipc.KindType, f.Stream(), "a shard sends no %s frames", f.Which())
+	}
+	id := f.Stream()
+	c.mu.Lock()
+	s := c.streams[id]
+	over := c.streams == nil
+	c.mu.Unlock()
+	if over {
+		return ErrClosed
+	}
+	if s == nil {
+		return ipc.Violation(ipc.KindStream, id, "%s frame for a stream that is not open", f.Which())
+	}
+	return s.receive(f)
+}
+
+func (c *Conn) pong(f gen.Frame) error {
+	c.pingMu.Lock()
+	defer c.pingMu.Unlock()
+	if f.Stream() != 0 || c.pingSent.IsZero() || f.Pong() != c.pingSeq {
+		return ipc.Violation(ipc.KindPong, f.Stream(), "pong without its ping")
+	}
+	c.pingSent = time.Time{}
+	return nil
+}
+
+// sweepEvery is how often streams are looked at for passed deadlines.
+const sweepEvery = 250 * time.Millisecond
+
+// heartbeat pings the shard and ends what has outlived its deadline.
+func (c *Conn) heartbeat() {
+	tick := time.NewTicker(min(sweepEvery, c.opt.PingEvery))
+	defer tick.Stop()
+	lastPing := time.Now()
+	for {
+		select {
+		case <-c.closed:
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		c.pingMu.Lock()
+		sent := c.pingSent
+		ask := sent.IsZero() && now.Sub(lastPing) >= c.opt.PingEvery
+		if ask {
+			c.pingSeq++
+			c.pingSent, lastPing = now, now
+		}
+		seq := c.pingSeq
+		c.pingMu.Unlock()
+		if !sent.IsZero() && now.Sub(sent) > c.opt.PingTimeout {
+			c.fail(fmt.Errorf("ping unanswered for %v: %w", c.opt.PingTimeout, ErrUnresponsive))
+			return
+		}
+		if ask {
+			c.w.begin().Ping(seq)
+			c.w.end()
+		}
+		if err := c.sweep(now); err != nil {
+			c.fail(err)
+			return
+		}
+	}
+}
+
+// sweep ends streams past their deadline. One whose end the shard does not confirm in time
+// means that the shard hangs.
+func (c *Conn) sweep(now time.Time) error {
+	c.mu.Lock()
+	var late []*Stream
+	for _, s := range c.streams {
+		if s.overdue(now) {
+			late = append(late, s)
+		}
+	}
+	c.mu.Unlock()
+	for _, s := range late {
+		if !s.expire(now) {
+			return fmt.Errorf("stream %d did not end after its deadline: %w", s.id, ErrUnresponsive)
+		}
+	}
+	return nil
+}
+
+// Open starts an invocation. It blocks only while the shard does not read, until ctx is done.
+func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
+	if err := r.check(&c.opt.Wire); err != nil {
+		return nil, err
+	}
+	if err := c.w.room(ctx, c.closed); err != nil {
+		return nil, fmt.Errorf("open stream: the shard does not read: %w", err)
+	}
+	s := &Stream{c: c, headReady: make(chan struct{}), recvWindow: c.opt.Wire.Window, sendWindow: c.opt.Wire.Window - len(r.Body)}
+	if r.BodyMode != gen.BodyMode_streamed {
+		s.request, s.sendWindow = bodyClosed, 0
+	}
+	c.mu.Lock()
+	t := c.tenants[r.Tenant]
+	switch {
+	case c.streams == nil:
+		c.mu.Unlock()
+		<-c.closed
+		return nil, fmt.Errorf("open stream: %w", c.err)
+	case t == nil:
+		c.mu.Unlock()
+		return nil, fmt.Errorf("open stream: tenant handle %d is not loaded in this shard", r.Tenant)
+	case len(c.streams) >= c.opt.Wire.Streams:
+		c.mu.Unlock()
+		return nil, ErrTooManyStreams
+	}
+	c.nextID++
+	s.id = c.nextID
+	s.grace = t.limits.WaitUntil + c.opt.Grace
+	s.deadline.Store(time.Now().Add(t.limits.Wall + c.opt.Grace).UnixNano())
+	c.streams[s.id] = s
+	c.mu.Unlock()
+
+	c.w.begin().Open(s.id, &ipc.Open{
+		Tenant: r.Tenant, Method: r.Method, URL: r.URL, Headers: r.Headers, Body: r.Body, BodyMode: r.BodyMode,
+		RequestID: r.RequestID, ReceivedMs: r.ReceivedMs, Attempt: r.Attempt,
+	})
+	c.w.end()
+	return s, nil
+}
+
+// forget removes a stream that is over.
+func (c *Conn) forget(id uint64) {
+	c.mu.Lock()
+	delete(c.streams, id)
+	c.mu.Unlock()
+}

@@ -1,0 +1,407 @@
+package gatewayside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"bulkhead/ipc"
+	"bulkhead/policy/limits"
+	"bulkhead/schema/gen"
+
+	capnp "capnproto.org/go/capnp/v3"
+	"capnproto.org/go/capnp/v3/rpc"
+)
+
+// Deadlines of control calls, for callers whose context has none or a later one.
+const (
+	loadSlack    = 15 * time.Second // on top of the tenant's start-up CPU
+	evictTimeout = 15 * time.Second
+	statsTimeout = 5 * time.Second
+)
+
+// Limits of what a shard says on the control channel, beyond ipc.ControlBytesFromShard.
+const (
+	maxHandlers       = 32
+	maxHandlerBytes   = 64
+	maxFailureBytes   = 16 << 10
+	maxLogEntries     = 1024
+	maxLogTextBytes   = 256 << 10
+	maxStatsTenants   = 4096
+	maxRequestIDBytes = 128
+)
+
+// tenant is what the gateway knows of a tenant it loaded into this shard.
+type tenant struct {
+	limits limits.Tenant
+	host   *tenantHost
+}
+
+// EnvVar is one variable of the tenant's env.
+type EnvVar struct {
+	Name  string
+	Value string
+	JSON  bool // Value is JSON and parsed before it is put into env
+}
+
+// LogEntry is one line of a tenant's console, as its shard claims.
+type LogEntry struct {
+	RequestID string // "" for start-up code
+	TimeMs    float64
+	Level     gen.LogEntry_Level
+	Text      string // valid UTF-8
+	Truncated bool
+	Attempt   uint8
+}
+
+// LoadRequest says what to start. Bundle is a Cap'n Proto Bundle message in stream framing;
+// it may come from a hostile bundler. Logs is called from one goroutine at a time, in order,
+// and should not block for long: while it does, this tenant's log lines are dropped.
+type LoadRequest struct {
+	Tenant uint32
+	Bundle []byte
+	Env    []EnvVar
+	Limits limits.Tenant
+	Logs   func([]LogEntry)
+}
+
+// LoadResult is how a load went. Failed is nil if the tenant runs.
+type LoadResult struct {
+	Handlers  []string
+	CPUMicros uint64
+	Failed    *LoadFailure
+}
+
+// LoadFailure says why a tenant's code does not start. It is the tenant's own error.
+type LoadFailure struct {
+	Outcome gen.Outcome
+	File    string
+	Line    uint32 // 0 when unknown
+	Column  uint32
+	Excerpt string
+	Message string
+	Stack   string
+}
+
+// Stats of a shard: claims, for operators.
+type Stats struct {
+	Tenants       []TenantStats
+	IsolatesReady uint32
+	Executors     uint32
+	GoHeapBytes   uint64
+}
+
+// TenantStats of one tenant in a shard.
+type TenantStats struct {
+	Tenant        uint32
+	HeapBytes     uint64
+	ExternalBytes uint64
+	CPUMicros     uint64
+	InFlight      uint32
+}
+
+// dialControl starts RPC on the control socket.
+func (c *Conn) dialControl(f *os.File) {
+	codec := ipc.NewControlCodec(f, ipc.ControlBytesFromShard)
+	g := newGuard(rpc.NewTransport(codec), func(err error) { c.goRun(func() { c.fail(err) }) })
+	c.rpc = rpc.NewConn(g, nil)
+	c.shard = gen.Shard(c.rpc.Bootstrap(context.Background()))
+	c.goRun(func() {
+		select {
+		case <-c.rpc.Done():
+			c.fail(fmt.Errorf("control channel: %w", ErrPeerGone))
+		case <-c.closed:
+		}
+	})
+}
+
+// Load starts a tenant in the shard. A tenant whose code is wrong is a result; an error means
+// that the shard did not answer as it should.
+func (c *Conn) Load(ctx context.Context, r LoadRequest) (LoadResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.Limits.StartupCPU+loadSlack)
+	defer cancel()
+	host := &tenantHost{c: c, logs: r.Logs}
+	c.mu.Lock()
+	if c.tenants[r.Tenant] != nil {
+		c.mu.Unlock()
+		return LoadResult{}, fmt.Errorf("load: tenant handle %d is in use in this shard", r.Tenant)
+	}
+	c.tenants[r.Tenant] = &tenant{limits: r.Limits, host: host}
+	c.mu.Unlock()
+	res, err := c.load(ctx, &r, host)
+	if err != nil || res.Failed != nil {
+		host.revoked.Store(true)
+		c.mu.Lock()
+		delete(c.tenants, r.Tenant)
+		c.mu.Unlock()
+	}
+	return res, err
+}
+
+func (c *Conn) load(ctx context.Context, r *LoadRequest, host *tenantHost) (LoadResult, error) {
+	msg, err := capnp.Unmarshal(r.Bundle)
+	if err != nil {
+		return LoadResult{}, fmt.Errorf("load: bundle: %w", err)
+	}
+	// A bundle whose pointers overlap must not grow when it is copied into the call.
+	msg.TraverseLimit = uint64(2*len(r.Bundle) + 64<<10)
+	bundle, err := gen.ReadRootBundle(msg)
+	if err != nil {
+		return LoadResult{}, fmt.Errorf("load: bundle: %w", err)
+	}
+	fut, release := c.shard.Load(ctx, func(p gen.Shard_load_Params) error {
+		p.SetTenant(r.Tenant)
+		if err := p.SetBundle(bundle); err != nil {
+			return fmt.Errorf("bundle: %w", err)
+		}
+		if err := setEnv(p, r.Env); err != nil {
+			return fmt.Errorf("env: %w", err)
+		}
+		if err := setLimits(p, &r.Limits); err != nil {
+			return fmt.Errorf("limits: %w", err)
+		}
+		return p.SetHost(gen.TenantHost_ServerToClient(host))
+	})
+	defer release()
+	res, err := fut.Struct()
+	if err != nil {
+		return LoadResult{}, c.callError("load", err)
+	}
+	out, err := readLoadResult(res)
+	if err != nil {
+		return LoadResult{}, c.violated(err)
+	}
+	return out, nil
+}
+
+// callError explains a failed call: a connection's end is the better reason.
+func (c *Conn) callError(call string, err error) error {
+	if end := c.Err(); end != nil {
+		return fmt.Errorf("%s: %w", call, end)
+	}
+	return fmt.Errorf("%s: %w", call, err)
+}
+
+// violated ends the connection because of an answer that no honest shard gives.
+func (c *Conn) violated(err error) error {
+	v := ipc.Violation(ipc.KindControl, 0, "%v", err)
+	c.fail(v)
+	return v
+}
+
+func setEnv(p gen.Shard_load_Params, env []EnvVar) error {
+	list, err := p.NewEnv(int32(len(env)))
+	if err != nil {
+		return err
+	}
+	for i, e := range env {
+		v := list.At(i)
+		set := v.SetText
+		if e.JSON {
+			set = v.SetJson
+		}
+		if err := errors.Join(v.SetName(e.Name), set(e.Value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setLimits(p gen.Shard_load_Params, t *limits.Tenant) error {
+	l, err := p.NewLimits()
+	if err != nil {
+		return err
+	}
+	l.SetCpuMs(uint32(t.CPU.Milliseconds()))
+	l.SetStartupCpuMs(uint32(t.StartupCPU.Milliseconds()))
+	l.SetWallMs(uint32(t.Wall.Milliseconds()))
+	l.SetWaitUntilMs(uint32(t.WaitUntil.Milliseconds()))
+	l.SetMemoryBytes(t.Memory)
+	l.SetLogBytes(uint32(t.LogBytes))
+	l.SetTimers(uint32(t.Timers))
+	l.SetEvalAllowed(t.Eval)
+	l.SetWasmAllowed(t.Wasm)
+	return nil
+}
+
+func readLoadResult(r gen.Shard_load_Results) (LoadResult, error) {
+	res, err := r.Result()
+	if err != nil || !res.IsValid() {
+		return LoadResult{}, errors.New("load answered without a result")
+	}
+	switch res.Which() {
+	case gen.LoadResult_Which_loaded:
+		l, err := res.Loaded()
+		if err != nil {
+			return LoadResult{}, err
+		}
+		names, err := l.Handlers()
+		if err != nil {
+			return LoadResult{}, err
+		}
+		if names.Len() > maxHandlers {
+			return LoadResult{}, fmt.Errorf("load answered with %d handlers", names.Len())
+		}
+		out := LoadResult{CPUMicros: l.CpuMicros()}
+		for i := range names.Len() {
+			n, err := names.BytesAt(i)
+			if err != nil || len(n) > maxHandlerBytes {
+				return LoadResult{}, errors.New("load answered with a bad handler name")
+			}
+			out.Handlers = append(out.Handlers, clean(n))
+		}
+		return out, nil
+	case gen.LoadResult_Which_failed:
+		f, err := res.Failed()
+		if err != nil {
+			return LoadResult{}, err
+		}
+		return readLoadFailure(f)
+	default:
+		return LoadResult{}, errors.New("load answered with an unknown result")
+	}
+}
+
+func readLoadFailure(f gen.LoadFailure) (LoadResult, error) {
+	d, err := f.Diagnostic()
+	if err != nil {
+		return LoadResult{}, err
+	}
+	out := &LoadFailure{Outcome: f.Outcome(), Line: d.Line(), Column: d.Column()}
+	switch out.Outcome {
+	case gen.Outcome_exception, gen.Outcome_exceededCpu, gen.Outcome_exceededMemory, gen.Outcome_internalError:
+	default:
+		return LoadResult{}, fmt.Errorf("load failed with outcome %s", out.Outcome)
+	}
+	for _, t := range []struct {
+		dst *string
+		get func() ([]byte, error)
+	}{{&out.File, d.FileBytes}, {&out.Excerpt, d.ExcerptBytes}, {&out.Message, d.Message_Bytes}, {&out.Stack, f.StackBytes}} {
+		b, err := t.get()
+		if err != nil {
+			return LoadResult{}, err
+		}
+		if len(b) > maxFailureBytes {
+			return LoadResult{}, fmt.Errorf("load failed with a text of %d bytes", len(b))
+		}
+		*t.dst = clean(b)
+	}
+	return LoadResult{Failed: out}, nil
+}
+
+// Evict disposes of a tenant in the shard: nothing of it is left there when Evict returns nil.
+// Its streams end killed. Evicting what is not loaded is no error.
+func (c *Conn) Evict(ctx context.Context, tenant uint32) error {
+	ctx, cancel := context.WithTimeout(ctx, evictTimeout)
+	defer cancel()
+	c.mu.Lock()
+	t := c.tenants[tenant]
+	delete(c.tenants, tenant)
+	c.mu.Unlock()
+	if t == nil {
+		return nil
+	}
+	fut, release := c.shard.Evict(ctx, func(p gen.Shard_evict_Params) error {
+		p.SetTenant(tenant)
+		return nil
+	})
+	defer release()
+	_, err := fut.Struct()
+	t.host.revoked.Store(true)
+	if err != nil {
+		return c.callError("evict", err)
+	}
+	return nil
+}
+
+// Drain returns when no invocation runs in the shard. The caller has stopped opening streams.
+func (c *Conn) Drain(ctx context.Context) error {
+	fut, release := c.shard.Drain(ctx, nil)
+	defer release()
+	if _, err := fut.Struct(); err != nil {
+		return c.callError("drain", err)
+	}
+	return nil
+}
+
+// Stats asks the shard what it holds.
+func (c *Conn) Stats(ctx context.Context) (Stats, error) {
+	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+	defer cancel()
+	fut, release := c.shard.Stats(ctx, nil)
+	defer release()
+	res, err := fut.Struct()
+	if err != nil {
+		return Stats{}, c.callError("stats", err)
+	}
+	st, err := res.Stats()
+	if err != nil {
+		return Stats{}, c.violated(err)
+	}
+	list, err := st.Tenants()
+	if err != nil {
+		return Stats{}, c.violated(err)
+	}
+	if list.Len() > maxStatsTenants {
+		return Stats{}, c.violated(fmt.Errorf("stats of %d tenants", list.Len()))
+	}
+	out := Stats{IsolatesReady: st.IsolatesReady(), Executors: st.Executors(), GoHeapBytes: st.GoHeapBytes()}
+	for i := range list.Len() {
+		t := list.At(i)
+		out.Tenants = append(out.Tenants, TenantStats{Tenant: t.Tenant(), HeapBytes: t.HeapBytes(),
+			ExternalBytes: t.ExternalBytes(), CPUMicros: t.CpuMicros(), InFlight: t.InFlight()})
+	}
+	return out, nil
+}
+
+// tenantHost is all that a tenant's isolate can reach of the gateway.
+type tenantHost struct {
+	c       *Conn
+	logs    func([]LogEntry)
+	revoked atomic.Bool
+}
+
+// Log implements schema.TenantHost. The RPC server calls it once at a time.
+func (h *tenantHost) Log(_ context.Context, call gen.TenantHost_log) error {
+	if h.revoked.Load() || h.logs == nil {
+		return nil
+	}
+	entries, err := readLogEntries(call.Args())
+	if err != nil {
+		return h.c.violated(fmt.Errorf("log: %w", err))
+	}
+	h.logs(entries)
+	return nil
+}
+
+func readLogEntries(args gen.TenantHost_log_Params) ([]LogEntry, error) {
+	list, err := args.Entries()
+	if err != nil {
+		return nil, err
+	}
+	if list.Len() > maxLogEntries {
+		return nil, fmt.Errorf("%d entries, limit %d", list.Len(), maxLogEntries)
+	}
+	entries := make([]LogEntry, 0, list.Len())
+	for i := range list.Len() {
+		e := list.At(i)
+		id, err1 := e.RequestIdBytes()
+		text, err2 := e.TextBytes()
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, err
+		}
+		if len(id) > maxRequestIDBytes || len(text) > maxLogTextBytes || e.Level() > gen.LogEntry_Level_error {
+			return nil, fmt.Errorf("entry %d is out of range", i)
+		}
+		entries = append(entries, LogEntry{RequestID: clean(id), TimeMs: e.TimeMs(), Level: e.Level(),
+			Text: clean(text), Truncated: e.Truncated(), Attempt: e.Attempt()})
+	}
+	return entries, nil
+}
+
+// clean copies a shard's text as valid UTF-8.
+func clean(b []byte) string { return strings.ToValidUTF8(string(b), "\uFFFD") }
