@@ -27,9 +27,10 @@ import (
 )
 
 // Degradations an operator can accept by name. A missing kernel feature that is not accepted
-// stops the start.
+// stops the start. The launcher, which imports no policy language, has the same list with what
+// each one costs.
 func Degradations() []string {
-	return []string{"no-cgroup", "no-landlock", "no-landlock-scopes", "no-user-namespace", "shared-uid", "no-core-scheduling"}
+	return []string{"cgroup", "landlock", "landlock-scopes", "mdwe", "idmap", "inspect"}
 }
 
 // Policy is the effective policy.
