@@ -76,11 +76,9 @@ func (b *bundler) resolve(build api.PluginBuild, a api.OnResolveArgs) (api.OnRes
 	}
 	kind, separate := assetKind(res.Path)
 	if !separate {
-		r := api.OnResolveResult{Path: res.Path, External: res.External, Namespace: res.Namespace, Suffix: res.Suffix}
-		if !res.SideEffects {
-			r.SideEffects = api.SideEffectsFalse
-		}
-		return r, nil
+		// Not res itself: esbuild forgets which tsconfig.json applies to a path a plugin gave it
+		// (JSX settings would be lost). It resolves again, and checkFile looks at what it loads.
+		return api.OnResolveResult{}, nil
 	}
 	name, err := b.keep(res.Path, kind)
 	if err != nil {
