@@ -25,6 +25,17 @@ func localHost(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
+// localPeer says whether a client is on this machine: which workers there are is nobody else's
+// business, and anybody can send "Host: localhost".
+func localPeer(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return true // a unix socket
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
 // indexRow is one tenant on the index page.
 type indexRow struct {
 	ID, URL, State, Label, Detail string

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -63,7 +64,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	v, ok := s.opt.Lookup(r.Context(), r.Host, path)
 	if !ok {
-		if s.opt.Index && localHost(r.Host) {
+		if s.opt.Index && localHost(r.Host) && localPeer(r.RemoteAddr) {
 			s.serveIndex(&c, path)
 			return
 		}
@@ -190,7 +191,7 @@ func (c *call) prepare(b *scratch) bool {
 func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 	ctx := c.r.Context()
 	for attempt := uint8(1); ; attempt++ {
-		lease, err := c.s.opt.Pool.Acquire(ctx, c.v)
+		lease, err := c.acquire(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -221,6 +222,20 @@ func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 		}
 		return stream, nil, err
 	}
+}
+
+// acquire gets a lease on the tenant's version, or on the last good one if the newest turns out
+// not to start.
+func (c *call) acquire(ctx context.Context) (placement.Lease, error) {
+	lease, err := c.s.opt.Pool.Acquire(ctx, c.v)
+	if err == nil {
+		return lease, nil
+	}
+	if le, ok := errors.AsType[*placement.LoadError](err); ok && le.Instead != nil && le.Instead.Err == nil {
+		c.v = le.Instead
+		return c.s.opt.Pool.Acquire(ctx, c.v)
+	}
+	return lease, err
 }
 
 // replayable says whether a request that ended without a head may be tried again.
@@ -267,6 +282,10 @@ func (c *call) refused(err error) {
 	case c.r.Context().Err() != nil:
 		c.settle(gen.Outcome_canceled)
 		c.abandon()
+	case errors.As(err, &le) && le.Instead != nil && le.Instead.Err != nil:
+		c.v = le.Instead
+		c.startError(le.Instead.Err)
+		c.settle(gen.Outcome_notLoaded)
 	case errors.As(err, &le):
 		c.loadError(le)
 		c.settle(gen.Outcome_notLoaded)

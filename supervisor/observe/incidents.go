@@ -74,8 +74,15 @@ func (x *Incidents) Add(i Incident) Incident {
 
 	x.counted(i.Kind)
 	x.log.Warn("incident", "id", i.ID, "kind", i.Kind, "shard", i.Shard, "tenants", i.Tenants,
-		"outcome", i.Outcome, "signal", i.Signal, "syscall", i.Syscall, "detail", i.Detail)
+		"outcome", i.Outcome, "signal", deref(i.Signal), "syscall", deref(i.Syscall), "detail", i.Detail)
 	return i
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }
 
 // List returns the kept incidents, newest first.

@@ -28,6 +28,7 @@ import (
 	"bulkhead/schema/gen"
 	"bulkhead/supervisor/launcher/orders"
 	"bulkhead/supervisor/observe"
+	"bulkhead/supervisor/tenants"
 )
 
 // Conn is what placement needs of the connection to a shard. *gatewayside.Conn is the one that
@@ -85,6 +86,11 @@ type Options struct {
 	Observer  *observe.Observer
 	// OnLog is given the log lines of tenants as they come, beside Observer.Logs; may be nil.
 	OnLog func(tenant string, line observe.Line)
+	// OnStarted is told that a shard started a version; may be nil.
+	OnStarted func(*tenants.Version)
+	// OnRejected is told that a shard could not start a version, by the version's fault, and says
+	// what serves the tenant instead; may be nil.
+	OnRejected func(*tenants.Version, gatewayside.LoadFailure) *tenants.Version
 }
 
 func (o Options) withDefaults() Options {
@@ -131,6 +137,7 @@ type LoadError struct {
 	Tenant  string
 	Outcome gen.Outcome
 	Failure gatewayside.LoadFailure
+	Instead *tenants.Version // what OnRejected said, or nil
 }
 
 func (e *LoadError) Error() string {

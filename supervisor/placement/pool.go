@@ -151,6 +151,13 @@ func (p *Pool) find(v *tenants.Version) (*place, error) {
 func (p *Pool) load(pl *place) {
 	began := time.Now()
 	err := p.tryLoad(pl)
+	var le *LoadError
+	switch {
+	case err == nil && p.opt.OnStarted != nil:
+		p.opt.OnStarted(pl.v)
+	case errors.As(err, &le) && le.Outcome != gen.Outcome_internalError && p.opt.OnRejected != nil:
+		le.Instead = p.opt.OnRejected(pl.v, le.Failure)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer close(pl.ready)
@@ -431,6 +438,9 @@ func (p *Pool) Retire(tenant string, now *tenants.Version) {
 	}
 	var idle []*place
 	for v, pl := range p.places {
+		if v == now {
+			pl.retired.Store(false)
+		}
 		if v.Tenant != tenant || v == now {
 			continue
 		}

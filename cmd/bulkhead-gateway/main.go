@@ -1,0 +1,347 @@
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
+// Command bulkhead-gateway serves HTTP to clients and the admin API to operators. It has no
+// privilege: bulkhead-launcher starts it in a room of its own, with the listeners, the order
+// socket and the tenants' folders, and it asks the launcher for everything else.
+//
+// It is not started by hand; `bulkhead serve` starts the launcher. Its own arguments come through
+// the boot data (--gateway-arg of the launcher), because argv is a constant like that of every
+// sealed process.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"bulkhead/ipc/gatewayside"
+	"bulkhead/policy"
+	"bulkhead/policy/limits"
+	"bulkhead/policy/namespaces"
+	"bulkhead/sandboxworker/lockdown"
+	"bulkhead/supervisor/gateway"
+	"bulkhead/supervisor/launcher/orders"
+	"bulkhead/supervisor/observe"
+	"bulkhead/supervisor/placement"
+	"bulkhead/supervisor/tenants"
+
+	"golang.org/x/sys/unix"
+)
+
+// Fixed places in the gateway's room; see package policy/namespaces.
+const (
+	tenantsDir = "/tenants"
+	configDir  = "/config"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bulkhead-gateway:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the gateway's own arguments.
+type options struct {
+	preset  string
+	only    string
+	dev     bool
+	index   bool
+	quiet   bool
+	scheme  string
+	format  string
+	verbose bool
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	f := flag.NewFlagSet("bulkhead-gateway", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.StringVar(&o.preset, "preset", "standard", "policy `NAME` for what the document does not say")
+	f.StringVar(&o.only, "only", "", "serve this `TENANT` alone")
+	f.BoolVar(&o.dev, "dev", false, "show errors to whoever asks, logs on the terminal; the preset dev implies it")
+	f.BoolVar(&o.index, "index", true, "a page at http://localhost that lists the workers, for clients on this machine")
+	f.BoolVar(&o.verbose, "verbose", false, "log details")
+	f.StringVar(&o.scheme, "scheme", "http", "of the URLs workers see: https behind a front that ends TLS")
+	f.StringVar(&o.format, "log", "auto", "json, text, or auto: text on a terminal")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case f.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case o.scheme != "http" && o.scheme != "https":
+		return o, fmt.Errorf("--scheme %q: http or https", o.scheme)
+	case o.format != "auto" && o.format != "json" && o.format != "text":
+		return o, fmt.Errorf("--log %q: auto, json or text", o.format)
+	}
+	o.dev = o.dev || o.preset == "dev"
+	return o, nil
+}
+
+func run() error {
+	if lockdown.Role() != namespaces.Gateway {
+		return errors.New("this binary is started by bulkhead-launcher; run `bulkhead serve`")
+	}
+	// Garbage is most of what the gateway makes, and little of what it keeps: collecting less often
+	// is worth more here than the memory.
+	debug.SetGCPercent(400)
+
+	client, boot, err := orders.Inherit()
+	if err != nil {
+		return err
+	}
+	opt, err := parse(boot.Args)
+	if err != nil {
+		return fmt.Errorf("gateway arguments: %w", err)
+	}
+	log := logger(opt)
+	listeners, err := inherited(boot)
+	if err != nil {
+		return err
+	}
+	if err := lockdown.Seal(); err != nil {
+		return err
+	}
+	pol, err := readPolicy(opt, boot)
+	if err != nil {
+		return err
+	}
+	return serve(client, boot, opt, pol, listeners, log)
+}
+
+// logger writes for people on a terminal, else JSON for the journal.
+func logger(o options) *slog.Logger {
+	level := slog.LevelInfo
+	if o.verbose {
+		level = slog.LevelDebug
+	}
+	terminal := false
+	if o.format == "auto" {
+		_, err := unix.IoctlGetTermios(2, unix.TCGETS)
+		terminal = err == nil
+	}
+	if o.format == "text" || terminal {
+		return observe.NewPeopleLogger(os.Stderr, level)
+	}
+	return observe.NewLogger(os.Stderr, level)
+}
+
+// inherited takes the listeners over.
+func inherited(b orders.Boot) ([]net.Listener, error) {
+	var out []net.Listener
+	for _, l := range b.Listeners {
+		f := os.NewFile(uintptr(l.FD), l.Name)
+		ln, err := net.FileListener(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("listener %s (%s): %w", l.Name, l.Addr, err)
+		}
+		out = append(out, ln)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("no listener: give bulkhead serve --listen ADDR")
+	}
+	return out, nil
+}
+
+// maxPolicy bounds the policy document.
+const maxPolicy = 4 << 20
+
+func readPolicy(o options, b orders.Boot) (*policy.Policy, error) {
+	if b.ConfigFile == "" {
+		return policy.Preset(o.preset)
+	}
+	f, err := os.Open(filepath.Join(configDir, b.ConfigFile))
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w; it must be readable for the gateway's user", b.ConfigPath, err)
+	}
+	defer f.Close()
+	src, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", b.ConfigPath, err)
+	}
+	if len(src) > maxPolicy {
+		return nil, fmt.Errorf("policy %s: larger than %d bytes", b.ConfigPath, maxPolicy)
+	}
+	return policy.ParseOver(o.preset, b.ConfigPath, src)
+}
+
+// serve wires the parts together and runs until it is drained.
+func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Policy, listeners []net.Listener, log *slog.Logger) error {
+	obs := observe.New(log, observe.Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	pol.Shard.Memory = min(pol.Shard.Memory, boot.ShardMemory)
+	var registry *tenants.Registry // set before the first load
+	pool := placement.New(placement.Options{
+		Spawn:     placement.FromLauncher(client, limits.DefaultWire()),
+		Shard:     pol.Shard,
+		Profile:   pol.Profile,
+		MaxShards: boot.MaxShards,
+		IdleEvict: pol.IdleEvict,
+		Observer:  obs,
+		OnLog:     onLog(log, opt.dev),
+		OnStarted: func(v *tenants.Version) { registry.Started(v) },
+		OnRejected: func(v *tenants.Version, f gatewayside.LoadFailure) *tenants.Version {
+			return registry.Reject(v, f.Outcome, tenants.Diagnostic{File: f.File, Line: int(f.Line), Column: int(f.Column),
+				Excerpt: f.Excerpt, Message: f.Message}, f.Stack)
+		},
+	})
+	defer pool.Close()
+
+	roots := make([]string, len(boot.TenantRoots))
+	for i := range roots {
+		roots[i] = filepath.Join(tenantsDir, strconv.Itoa(i))
+	}
+	var err error
+	registry, err = tenants.Open(ctx, tenants.Config{
+		Roots: roots, Bundle: tenants.SealedBundler(client, 0), Policy: pol, Dev: opt.dev, Only: opt.only,
+		Report: report(log), Concurrency: boot.MaxBundlers,
+	})
+	if err != nil {
+		return err
+	}
+	registry.OnChange(func(id string) { pool.Retire(id, current(registry, id)) })
+	obs.Metrics.SetGauges(func() observe.Gauges {
+		g := pool.Gauges()
+		g.TenantsKnown = len(registry.List())
+		return g
+	})
+
+	// An answer to the first request, or a reason now why there can be none.
+	warm, stop := context.WithTimeout(ctx, time.Minute)
+	err = pool.Warm(warm)
+	stop()
+	if err != nil {
+		return err
+	}
+
+	server := gateway.New(gateway.Options{
+		Lookup: registry.LookupContext, Tenants: registry.List, Pool: pool, Observer: obs, Index: opt.index, Scheme: opt.scheme,
+	})
+	asked := make(chan struct{})
+	admin := gateway.NewAdmin(gateway.AdminOptions{
+		Server: server, Boot: boot, Policy: func() *policy.Policy { return pol },
+		Drain: sync.OnceFunc(func() { close(asked) }),
+	})
+	go admin.Serve(client.AdminConns())
+	failed := make(chan error, len(listeners))
+	for i, l := range listeners {
+		log.Info("serving", "address", boot.Listeners[i].Addr, "preset", pol.Preset, "policy", pol.Hash())
+		go func() { failed <- server.Serve(l) }()
+	}
+	if err := client.Ready(); err != nil {
+		return err
+	}
+	err = untilStopped(client, asked, failed, log)
+	if err != nil {
+		return err
+	}
+	// The launcher sets the deadline: it kills what is still there after --drain-timeout.
+	if err := server.Drain(ctx); err != nil {
+		return fmt.Errorf("drain: %w", err)
+	}
+	pool.Close()
+	admin.Close()
+	log.Info("stopped")
+	return nil
+}
+
+// untilStopped keeps the watchdog content until somebody asks for the end.
+func untilStopped(client *orders.Client, asked <-chan struct{}, failed <-chan error, log *slog.Logger) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	beat := time.NewTicker(2 * time.Second)
+	defer beat.Stop()
+	for {
+		select {
+		case <-beat.C:
+			if err := client.Heartbeat(); err != nil {
+				return err
+			}
+			continue
+		case err := <-failed:
+			return fmt.Errorf("listener: %w", err)
+		case <-client.Drain():
+		case <-asked:
+		case s := <-signals:
+			log.Info("signal", "signal", s.String())
+		}
+		log.Info("draining")
+		return nil
+	}
+}
+
+// current is the version that serves a tenant now, nil if there is no such tenant any more. It
+// does not wait for one that is being built.
+func current(r *tenants.Registry, id string) *tenants.Version {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	v, ok := r.Get(ctx, id)
+	if !ok {
+		return nil
+	}
+	return v
+}
+
+// onLog shows tenants' logs on the terminal in dev.
+func onLog(log *slog.Logger, dev bool) func(string, observe.Line) {
+	if !dev {
+		return nil
+	}
+	return func(tenant string, l observe.Line) {
+		level := slog.LevelInfo
+		if l.Level == "warn" {
+			level = slog.LevelWarn
+		}
+		if l.Level == "error" {
+			level = slog.LevelError
+		}
+		log.Log(context.Background(), level, tenant+": "+l.Text, "request", l.Request)
+	}
+}
+
+// report says on the terminal what became of a tenant's folder.
+func report(log *slog.Logger) func(tenants.Report) {
+	return func(r tenants.Report) {
+		level := slog.LevelInfo
+		switch r.Kind {
+		case tenants.ReportFound:
+			level = slog.LevelDebug
+		case tenants.ReportBroken:
+			level = slog.LevelError
+		case tenants.ReportWarning, tenants.ReportConflict, tenants.ReportWatch:
+			level = slog.LevelWarn
+		}
+		text := ""
+		for i, d := range r.Diagnostics {
+			if i > 0 {
+				text += "\n"
+			}
+			text += d.String()
+		}
+		attrs := []any{"tenant", r.Tenant}
+		if text != "" {
+			attrs = append(attrs, "diagnostics", text)
+		}
+		if r.Took > 0 {
+			attrs = append(attrs, "tookMs", r.Took.Milliseconds())
+		}
+		log.Log(context.Background(), level, "tenant "+string(r.Kind)+": "+r.Message, attrs...)
+	}
+}
