@@ -1,0 +1,161 @@
+// Package engine runs tenants' JavaScript: the life of isolates, their turns, limits and outcomes.
+// It is the only importer of v8go.
+//
+// Duty: an Engine is V8 in this process, set up once before the seal. An Isolate is one tenant's
+// JavaScript: New makes it (pooled by the scheduler), Load gives it a tenant, each further method
+// delivers one event and returns a Turn with all that the code did about it.
+//
+// Trust: the code in an isolate is hostile. What it can do is bounded here (memory, eval, Wasm,
+// shared memory, clocks) or made stoppable from another thread (time); what it says comes back as
+// Records and is checked again by whoever acts on it. V8 may die by any line of it; surviving that
+// is the business of the processes outside.
+//
+// Invariants: one thread at a time runs an isolate, on a locked OS thread; only Terminate and
+// Usage may be called from others. The clock of a turn does not move (frozen clock). An isolate
+// whose turn ended OutOfMemory or Fatal is disposed of, never used again.
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	v8 "github.com/tommie/v8go"
+
+	"bulkhead/policy/seccomp"
+	"bulkhead/sandboxworker/engine/native"
+)
+
+// Config is what the process decides once for all its isolates.
+type Config struct {
+	Profile seccomp.Profile
+	Source  []byte // JavaScript of the runtime, ASCII: see sandboxworker/runtime
+	// HeapMaxBytes bounds the JavaScript heap of each isolate, whatever its tenant's limit: V8
+	// wants to know when it makes one. At least 16 MiB.
+	HeapMaxBytes uint64
+}
+
+// heapInitial is what V8 starts a heap with; it grows on demand.
+const heapInitial = 1 << 20
+
+// Engine is V8 in this process. There can be only one: V8's flags and platform are global.
+type Engine struct {
+	cfg Config
+
+	// mu serialises the making of isolates: v8go takes each one's allocator from a global.
+	mu sync.Mutex
+}
+
+// inited guards V8's process-wide state, which cannot be set up twice.
+var inited sync.Mutex
+
+// Init sets V8 up and makes the code cache from a first isolate that has served a request.
+// It must be called before the process is sealed (V8 makes its code range then) and only once.
+func Init(cfg Config) (*Engine, error) {
+	if !cfg.Profile.Valid() {
+		return nil, fmt.Errorf("engine: %v is no profile", cfg.Profile)
+	}
+	if cfg.HeapMaxBytes < 16<<20 {
+		return nil, fmt.Errorf("engine: a heap of %d bytes is too small for V8: give at least 16 MiB", cfg.HeapMaxBytes)
+	}
+	if !inited.TryLock() {
+		return nil, errors.New("engine: BUG: Init called twice in one process")
+	}
+	native.Init(strings.Join(flags(cfg), " "))
+	if err := native.SetSource(cfg.Source); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	// v8go makes V8's allocator together with its first isolate, which therefore cannot have a
+	// counting one and is thrown away.
+	v8.NewIsolate().Dispose()
+	native.AdoptAllocator()
+
+	e := &Engine{cfg: cfg}
+	if err := e.makeCodeCache(); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	return e, nil
+}
+
+// flags returns V8's flags for a profile.
+func flags(cfg Config) []string {
+	f := []string{
+		// Background threads would burn CPU that is nobody's: 129 of 538 ms in a measurement.
+		"--single-threaded",
+		// A loop unrolled by Turboshaft can lose its interrupt check and ignore termination.
+		"--no-turboshaft-loop-unrolling",
+		// The constructor is then installed only where a callback asks for it. None does.
+		"--enable-sharedarraybuffer-per-context",
+		// Bytecode that no GC has seen in use is dropped and compiled again when called: the
+		// default, kept because idle tenants outnumber busy ones and the source is shared.
+		"--flush-bytecode",
+	}
+	switch cfg.Profile {
+	case seccomp.Jitless:
+		f = append(f, "--jitless", "--no-expose-wasm")
+	case seccomp.JIT:
+		f = append(f, "--no-expose-wasm")
+	case seccomp.JITWasm:
+		// Without it V8 would compile on threads that do not exist.
+		f = append(f, "--no-wasm-async-compilation",
+			fmt.Sprintf("--wasm-max-mem-pages=%d", max(1, cfg.HeapMaxBytes>>16)))
+	}
+	return f
+}
+
+// makeCodeCache bootstraps an isolate without a cache, lets it serve one request so that the
+// functions every tenant needs are compiled, and keeps the result for all others.
+func (e *Engine) makeCodeCache() error {
+	i, err := e.New()
+	if err != nil {
+		return err
+	}
+	defer i.Dispose()
+	out, _ := i.Load(Bundle{
+		Main:    "/warm.js",
+		Modules: []Module{{Name: "/warm.js", Code: []byte(warmSource)}},
+	}, nil, Limits{MemoryBytes: e.cfg.HeapMaxBytes, Timers: 16}, 1)
+	if out.Failure != nil {
+		return fmt.Errorf("warm the runtime up: %s (%s:%d)\n%s", out.Failure.Message, out.Failure.File, out.Failure.Line, out.Failure.Stack)
+	}
+	t := i.Request(1, Request{Inv: 1, Method: "GET", URL: "http://warm.localhost/", Headers: []byte("accept\n*/*\n")})
+	if t.Status != OK {
+		return fmt.Errorf("warm the runtime up: its first request ended %v", t.Status)
+	}
+	return i.native.MakeCodeCache()
+}
+
+// warmSource touches what a first request of any tenant touches.
+const warmSource = `export default { async fetch(request, env, ctx) {
+  return new Response("ok", { headers: { "content-type": "text/plain" } });
+} }`
+
+// New makes a bootstrapped isolate without a tenant. It takes milliseconds.
+func (e *Engine) New() (*Isolate, error) {
+	e.mu.Lock()
+	alloc := native.InstallAllocator()
+	iso := v8.NewIsolate(v8.WithResourceConstraints(heapInitial, e.cfg.HeapMaxBytes))
+	native.RestoreAllocator()
+	e.mu.Unlock()
+
+	ctx := v8.NewContext(iso)
+	i := &Isolate{iso: iso, ctx: ctx, alloc: alloc}
+	// The native layer finds V8's isolate as the current one: that is so only inside a callback.
+	attach := v8.NewFunctionTemplate(iso, func(info *v8.FunctionCallbackInfo) *v8.Value {
+		i.native = native.Attach(alloc)
+		info.Release()
+		return nil
+	})
+	if _, err := attach.GetFunction(ctx).Call(v8.Undefined(iso)); err != nil {
+		ctx.Close()
+		iso.Dispose()
+		alloc.Release()
+		return nil, fmt.Errorf("engine: attach to a new isolate: %w", err)
+	}
+	if err := i.native.Bootstrap(e.cfg.HeapMaxBytes); err != nil {
+		i.Dispose()
+		return nil, fmt.Errorf("engine: bootstrap a new isolate: %w", err)
+	}
+	return i, nil
+}

@@ -1,0 +1,146 @@
+// structuredClone over V8's own serializer (HTML standard, "Safe passing of structured data").
+//
+// Getters of the value run in the middle of serialization and may detach, resize or re-enter:
+// everything about the transfer list is checked again after them.
+
+#include <cstdlib>
+
+#include "host.h"
+
+namespace bulkhead {
+namespace {
+
+// Serialized bytes are outside V8's heap and no ArrayBuffer: they get a bound of their own.
+constexpr size_t kMaxSerialized = 256u << 20;
+
+void ThrowDataClone(v8::Isolate* iso, v8::Local<v8::String> message) {
+  bh_isolate* i = bh_isolate::From(iso);
+  if (!i->data_clone_error.IsEmpty()) {
+    v8::Local<v8::Value> argv[] = {message}, error;
+    v8::Local<v8::Context> context = iso->GetCurrentContext();
+    if (i->data_clone_error.Get(iso)->Call(context, v8::Undefined(iso), 1, argv).ToLocal(&error)) {
+      iso->ThrowException(error);
+    }
+    return;  // else what it threw is pending
+  }
+  iso->ThrowException(v8::Exception::Error(message));
+}
+
+class Writer final : public v8::ValueSerializer::Delegate {
+ public:
+  explicit Writer(v8::Isolate* iso) : iso_(iso) {
+    uint64_t limit = bh_isolate::From(iso)->memory_limit;
+    most_ = limit > 0 && limit < kMaxSerialized ? static_cast<size_t>(limit) : kMaxSerialized;
+  }
+
+  void ThrowDataCloneError(v8::Local<v8::String> message) override {
+    ThrowDataClone(iso_, message);
+  }
+
+  void* ReallocateBufferMemory(void* old, size_t size, size_t* actual) override {
+    if (size > most_) return nullptr;
+    void* p = realloc(old, size);
+    *actual = p == nullptr ? 0 : size;
+    return p;
+  }
+
+  void FreeBufferMemory(void* p) override { free(p); }
+
+ private:
+  v8::Isolate* iso_;
+  size_t most_;
+};
+
+struct Freer {
+  void operator()(uint8_t* p) const { free(p); }
+};
+
+bool Collect(v8::Isolate* iso, v8::Local<v8::Context> context, v8::Local<v8::Value> list,
+             std::vector<v8::Local<v8::ArrayBuffer>>* out) {
+  if (list->IsUndefined()) return true;
+  if (!list->IsArray()) {
+    ThrowTypeError(iso, "host: the transfer list must be an array");
+    return false;
+  }
+  v8::Local<v8::Array> array = list.As<v8::Array>();
+  for (uint32_t n = 0; n < array->Length(); n++) {
+    v8::Local<v8::Value> item;
+    if (!array->Get(context, n).ToLocal(&item)) return false;
+    if (!item->IsArrayBuffer()) {
+      ThrowDataClone(iso, OneByte(iso, "Value at index " + std::to_string(n) +
+                                           " of the transfer list is not transferable"));
+      return false;
+    }
+    v8::Local<v8::ArrayBuffer> buffer = item.As<v8::ArrayBuffer>();
+    if (!buffer->IsDetachable() || buffer->WasDetached()) {
+      ThrowDataClone(iso, OneByte(iso, "An ArrayBuffer is detached and could not be cloned"));
+      return false;
+    }
+    for (const auto& seen : *out) {
+      if (seen == buffer) {
+        ThrowDataClone(iso, OneByte(iso, "An ArrayBuffer stands twice in the transfer list"));
+        return false;
+      }
+    }
+    if (out->size() >= 4096) {
+      ThrowRangeError(iso, "The transfer list is too long");
+      return false;
+    }
+    out->push_back(buffer);
+  }
+  return true;
+}
+
+// structuredClone(value, transferArray) -> value
+void StructuredClone(const Args& args) {
+  v8::Isolate* iso = args.GetIsolate();
+  v8::Local<v8::Context> context = iso->GetCurrentContext();
+  std::vector<v8::Local<v8::ArrayBuffer>> transfer;
+  if (!Collect(iso, context, args[1], &transfer)) return;
+
+  Writer delegate(iso);
+  v8::ValueSerializer serializer(iso, &delegate);
+  serializer.WriteHeader();
+  for (size_t n = 0; n < transfer.size(); n++) {
+    serializer.TransferArrayBuffer(static_cast<uint32_t>(n), transfer[n]);
+  }
+  bool written;
+  if (!serializer.WriteValue(context, args[0]).To(&written) || !written) return;
+  std::pair<uint8_t*, size_t> bytes = serializer.Release();
+  std::unique_ptr<uint8_t, Freer> owned(bytes.first);
+
+  // First all checks, then all detaching: a refused clone leaves the buffers alone.
+  for (auto& buffer : transfer) {
+    if (!buffer->IsDetachable() || buffer->WasDetached()) {
+      return ThrowDataClone(iso, OneByte(iso, "An ArrayBuffer is detached and could not be cloned"));
+    }
+  }
+  v8::ValueDeserializer deserializer(iso, bytes.first, bytes.second);
+  bool header;
+  if (!deserializer.ReadHeader(context).To(&header) || !header) return;
+  for (size_t n = 0; n < transfer.size(); n++) {
+    std::shared_ptr<v8::BackingStore> store = transfer[n]->GetBackingStore();
+    if (transfer[n]->Detach(v8::Local<v8::Value>()).IsNothing()) return;
+    deserializer.TransferArrayBuffer(static_cast<uint32_t>(n),
+                                     v8::ArrayBuffer::New(iso, std::move(store)));
+  }
+  v8::Local<v8::Value> out;
+  if (deserializer.ReadValue(context).ToLocal(&out)) args.GetReturnValue().Set(out);
+}
+
+// setDataCloneError(fn): fn(message) makes the DOMException this file throws.
+void SetDataCloneError(const Args& args) {
+  v8::Isolate* iso = args.GetIsolate();
+  if (!args[0]->IsFunction()) return ThrowTypeError(iso, "host: a function was expected");
+  bh_isolate::From(iso)->data_clone_error.Reset(iso, args[0].As<v8::Function>());
+}
+
+}  // namespace
+
+void InstallCloneFunctions(v8::Isolate* iso, v8::Local<v8::Context> c,
+                           v8::Local<v8::Object> host) {
+  SetFunction(iso, c, host, "structuredClone", StructuredClone);
+  SetFunction(iso, c, host, "setDataCloneError", SetDataCloneError);
+}
+
+}  // namespace bulkhead

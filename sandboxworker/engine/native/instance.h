@@ -1,0 +1,198 @@
+// What the native layer keeps for one isolate, and the helpers its files share.
+//
+// Ownership: Go owns a bh_isolate between bh_attach and bh_detach; the v8::Isolate itself is
+// v8go's. Handles kept here are v8::Global and are reset, under a Locker, in bh_detach.
+//
+// Trust: everything that comes out of JavaScript is hostile. No function here coerces a JS value
+// (a coercion runs the tenant's code in the middle of ours): types are checked, and what does not
+// fit is a TypeError. Pointers into a buffer are never kept across a call into JavaScript.
+
+#ifndef BULKHEAD_INSTANCE_H_
+#define BULKHEAD_INSTANCE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "alloc.h"
+#include "native.h"
+#include "v8.h"
+
+namespace bulkhead {
+
+// Functions the runtime hands back from its bootstrap, in the order of kHandlerNames.
+enum Handler : uint8_t {
+  kStart, kLoad, kRequest, kChunk, kEnd, kAbort, kWindow, kTimer, kOp, kRejection, kIdle,
+  kDescribeError, kHandlerCount
+};
+
+extern const char* const kHandlerNames[kHandlerCount];
+
+// Output of a turn: records, one after the other, in one growing buffer.
+class Output {
+ public:
+  ~Output() { Wipe(); }
+  // False when the turn has written kMaxBytes: the caller throws, nothing was added.
+  bool Append(bh_record head, std::string_view one, std::string_view two);
+  // Reserves a record whose second part the caller fills in place; nullptr when full.
+  uint8_t* Begin(bh_record head, std::string_view one, size_t two_len);
+  void Clear();
+  void Wipe();
+  const uint8_t* data() const { return bytes_.data(); }
+  size_t size() const { return bytes_.size(); }
+
+ private:
+  // The runtime sends at most a window at once; only logs and operations can get anywhere near.
+  static constexpr size_t kMaxBytes = 32u << 20;
+  static constexpr size_t kKeepBytes = 64u << 10;
+  std::vector<uint8_t> bytes_;
+};
+
+struct BundleModule {
+  std::string name;  // absolute, "/worker.js"
+  uint8_t kind;
+  std::string code;  // dropped once compiled
+  v8::Global<v8::Module> module;
+  v8::Global<v8::Value> value;  // default export of a synthetic module
+};
+
+struct PendingRejection {
+  v8::Global<v8::Promise> promise;
+  v8::Global<v8::Value> reason;
+  v8::Global<v8::Value> context;
+};
+
+struct EnvEntry {
+  std::string name;
+  bool json;
+  std::string value;
+};
+
+}  // namespace bulkhead
+
+// The instance behind the C handle. Fields without a lock are used only by the thread that
+// holds the isolate's v8::Locker.
+struct bh_isolate {
+  v8::Isolate* iso = nullptr;
+  v8::Global<v8::Context> context;
+  v8::Global<v8::UnboundScript> runtime_script;
+  v8::Global<v8::Object> host;
+  v8::Global<v8::Function> handlers[bulkhead::kHandlerCount];
+  v8::Global<v8::Function> data_clone_error;
+  bh_allocator* allocator = nullptr;
+
+  bulkhead::Output out;
+  bh_turn turn{};
+  double clock_ms = 0;       // JS time; never goes back
+  double next_timer_ms = -1;
+  bool usable = false;       // bootstrapped, and not out of memory
+  bool eval_allowed = false;
+  bool wasm_allowed = false;
+  int heap_extensions = 0;   // times the near-heap-limit callback gave more room
+  uint64_t memory_limit = 0; // bytes: heap and external together
+
+  std::vector<bulkhead::BundleModule> modules;
+  std::unordered_map<std::string, size_t> module_by_name;
+  std::unordered_multimap<int, size_t> module_by_hash;
+  std::vector<bulkhead::EnvEntry> env;
+
+  std::vector<bulkhead::PendingRejection> unhandled;
+  std::vector<bulkhead::PendingRejection> handled_later;
+
+  std::mutex turn_mu;      // guards in_turn and, with it, whether a termination may be requested
+  bool in_turn = false;    // guarded by turn_mu
+  std::atomic<uint8_t> reason{0};
+
+  std::atomic<uint64_t> heap_bytes{0};
+  std::atomic<uint64_t> external_bytes{0};
+
+  static bh_isolate* From(v8::Isolate* iso) {
+    return static_cast<bh_isolate*>(iso->GetData(1));  // slot 0 is v8go's
+  }
+  bool stopping() const { return reason.load(std::memory_order_relaxed) != BH_REASON_NONE; }
+  // Ask V8 to unwind the running turn, from the thread that runs it.
+  void StopForMemory();
+  // Refresh the usage figures; true when the tenant is over its limit.
+  bool MeasureMemory();
+};
+
+namespace bulkhead {
+
+using Args = v8::FunctionCallbackInfo<v8::Value>;
+
+v8::Local<v8::String> OneByte(v8::Isolate* iso, std::string_view s);
+// UTF-8 with malformed parts replaced; the empty string when it is too long for V8.
+v8::Local<v8::String> Utf8(v8::Isolate* iso, std::string_view s);
+std::string ToUtf8(v8::Isolate* iso, v8::Local<v8::String> s);
+// A fresh Uint8Array that owns a copy; empty, without an exception, when memory is refused.
+v8::MaybeLocal<v8::Uint8Array> Bytes(v8::Isolate* iso, const void* data, size_t len);
+
+void ThrowTypeError(v8::Isolate* iso, const char* message);
+void ThrowRangeError(v8::Isolate* iso, const char* message);
+
+// Contents of a view at this moment. Small ones are copied to `storage` because V8 keeps them
+// on its moving heap; the span dies with the next call into JavaScript.
+class ViewBytes {
+ public:
+  explicit ViewBytes(v8::Local<v8::ArrayBufferView> view)
+      : span_(view->GetContents(v8::MemorySpan<uint8_t>(storage_, sizeof storage_))) {}
+  std::string_view view() const {
+    return {reinterpret_cast<const char*>(span_.data()), span_.size()};
+  }
+
+ private:
+  uint8_t storage_[128];
+  v8::MemorySpan<uint8_t> span_;
+};
+
+// Where and why something failed, for the BH_DIAGNOSTIC record.
+struct Diagnostic {
+  std::string file, excerpt, message, stack;
+  uint32_t line = 0, column = 0;
+};
+Diagnostic DescribeMessage(v8::Isolate* iso, v8::Local<v8::Context> context,
+                           v8::Local<v8::Message> message);
+
+
+// Call a handler. Empty when it threw; a termination is left pending, anything else is reported
+// to the tenant's log as an internal error of invocation `inv`.
+v8::MaybeLocal<v8::Value> CallHandler(bh_isolate* i, v8::Local<v8::Context> context, Handler h,
+                                      uint32_t inv, int argc, v8::Local<v8::Value>* argv);
+// Microtasks, then rejections, until both are dry or the turn is stopped.
+void RunMicrotasks(bh_isolate* i, v8::Local<v8::Context> context);
+void PumpForegroundTasks(v8::Isolate* iso);
+void ForgetForegroundTasks(v8::Isolate* iso);
+
+// The frozen clock: thread-local, in force while one of these lives.
+class FrozenClock {
+ public:
+  explicit FrozenClock(double ms);
+  ~FrozenClock();
+  static void Set(double ms);
+};
+
+// Lowest address JavaScript may use on this thread's stack (see process.cc).
+uintptr_t StackLimit();
+
+// Install callbacks and host functions (host.cc, modules.cc).
+v8::Local<v8::Object> MakeHost(v8::Isolate* iso, v8::Local<v8::Context> context);
+void InstallTextFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
+void InstallValueFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
+void InstallCloneFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
+void InstallUrlFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
+void SetFunction(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> target,
+                 const char* name, v8::FunctionCallback callback);
+void InstallModuleCallbacks(v8::Isolate* iso);
+
+v8::Local<v8::String> RuntimeSource(v8::Isolate* iso);
+std::string_view CodeCache();
+void SetCodeCache(std::string bytes);
+
+}  // namespace bulkhead
+
+#endif  // BULKHEAD_INSTANCE_H_

@@ -1,0 +1,362 @@
+// Life of an isolate: attach, bootstrap, memory limits, termination, detach.
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "instance.h"
+
+namespace bulkhead {
+
+const char* const kHandlerNames[kHandlerCount] = {
+    "start", "load",  "request", "chunk",     "end",  "abort",
+    "window", "timer", "op",      "rejection", "idle", "describeError"};
+
+v8::Local<v8::String> OneByte(v8::Isolate* iso, std::string_view s) {
+  v8::Local<v8::String> out;
+  if (s.size() > static_cast<size_t>(v8::String::kMaxLength) ||
+      !v8::String::NewFromOneByte(iso, reinterpret_cast<const uint8_t*>(s.data()),
+                                  v8::NewStringType::kNormal, static_cast<int>(s.size()))
+           .ToLocal(&out)) {
+    return v8::String::Empty(iso);
+  }
+  return out;
+}
+
+v8::Local<v8::String> Utf8(v8::Isolate* iso, std::string_view s) {
+  v8::Local<v8::String> out;
+  if (s.size() > static_cast<size_t>(v8::String::kMaxLength) ||
+      !v8::String::NewFromUtf8(iso, s.data(), v8::NewStringType::kNormal,
+                               static_cast<int>(s.size()))
+           .ToLocal(&out)) {
+    return v8::String::Empty(iso);
+  }
+  return out;
+}
+
+std::string ToUtf8(v8::Isolate* iso, v8::Local<v8::String> s) {
+  std::string out(s->Utf8LengthV2(iso), '\0');
+  out.resize(s->WriteUtf8V2(iso, out.data(), out.size(),
+                            v8::String::WriteFlags::kReplaceInvalidUtf8));
+  return out;
+}
+
+v8::MaybeLocal<v8::Uint8Array> Bytes(v8::Isolate* iso, const void* data, size_t len) {
+  v8::Local<v8::ArrayBuffer> buffer;
+  if (!v8::ArrayBuffer::MaybeNew(iso, len, v8::BackingStoreInitializationMode::kUninitialized)
+           .ToLocal(&buffer)) {
+    return {};
+  }
+  if (len > 0) std::memcpy(buffer->Data(), data, len);
+  return v8::Uint8Array::New(buffer, 0, len);
+}
+
+void ThrowTypeError(v8::Isolate* iso, const char* message) {
+  iso->ThrowException(v8::Exception::TypeError(OneByte(iso, message)));
+}
+
+void ThrowRangeError(v8::Isolate* iso, const char* message) {
+  iso->ThrowException(v8::Exception::RangeError(OneByte(iso, message)));
+}
+
+bool Output::Append(bh_record head, std::string_view one, std::string_view two) {
+  uint8_t* at = Begin(head, one, two.size());
+  if (at == nullptr) return false;
+  if (!two.empty()) std::memcpy(at, two.data(), two.size());
+  return true;
+}
+
+uint8_t* Output::Begin(bh_record head, std::string_view one, size_t two_len) {
+  if (one.size() > kMaxBytes || two_len > kMaxBytes ||
+      bytes_.size() + sizeof head + one.size() + two_len > kMaxBytes) {
+    return nullptr;
+  }
+  head.n1 = static_cast<uint32_t>(one.size());
+  head.n2 = static_cast<uint32_t>(two_len);
+  size_t at = bytes_.size();
+  bytes_.resize(at + sizeof head + one.size() + two_len);
+  std::memcpy(&bytes_[at], &head, sizeof head);
+  if (!one.empty()) std::memcpy(&bytes_[at + sizeof head], one.data(), one.size());
+  return bytes_.data() + at + sizeof head + one.size();
+}
+
+void Output::Clear() {
+  if (bytes_.capacity() > kKeepBytes) Wipe();
+  bytes_.clear();
+}
+
+// What a tenant wrote must not be found in the process after it has gone.
+void Output::Wipe() {
+  if (!bytes_.empty()) explicit_bzero(bytes_.data(), bytes_.size());
+  bytes_.clear();
+  bytes_.shrink_to_fit();
+}
+
+namespace {
+
+// Room for unwinding after the limit was hit: the terminated code still allocates on its way out.
+constexpr size_t kHeadroom = 32u << 20;
+constexpr int kMaxExtensions = 3;
+
+size_t NearHeapLimit(void* data, size_t current, size_t) {
+  auto* i = static_cast<bh_isolate*>(data);
+  i->StopForMemory();
+  // A builtin that cannot be interrupted may come here again. After the last extension V8 aborts
+  // the process: one shard lost is less than the shared cage.
+  return i->heap_extensions++ < kMaxExtensions ? current + kHeadroom : current;
+}
+
+void AfterGC(v8::Isolate*, v8::GCType, v8::GCCallbackFlags, void* data) {
+  auto* i = static_cast<bh_isolate*>(data);
+  if (i->MeasureMemory()) i->StopForMemory();
+}
+
+void OnPromiseReject(v8::PromiseRejectMessage message) {
+  v8::Local<v8::Promise> promise = message.GetPromise();
+  v8::Isolate* iso = v8::Isolate::GetCurrent();
+  bh_isolate* i = bh_isolate::From(iso);
+  if (i == nullptr || i->stopping()) return;
+  // A flood of rejections is held alive only up to here; the rest goes unreported.
+  constexpr size_t kMost = 4096;
+  v8::HandleScope scope(iso);
+  switch (message.GetEvent()) {
+    case v8::kPromiseRejectWithNoHandler: {
+      if (i->unhandled.size() >= kMost) return;
+      PendingRejection r;
+      r.promise.Reset(iso, promise);
+      r.reason.Reset(iso, message.GetValue());
+      r.context.Reset(iso, iso->GetContinuationPreservedEmbedderData());
+      i->unhandled.push_back(std::move(r));
+      return;
+    }
+    case v8::kPromiseHandlerAddedAfterReject: {
+      for (auto it = i->unhandled.begin(); it != i->unhandled.end(); ++it) {
+        if (it->promise == promise) {
+          i->unhandled.erase(it);
+          return;
+        }
+      }
+      if (i->handled_later.size() >= kMost) return;
+      PendingRejection r;
+      r.promise.Reset(iso, promise);
+      r.reason.Reset(iso, promise->Result());
+      r.context.Reset(iso, iso->GetContinuationPreservedEmbedderData());
+      i->handled_later.push_back(std::move(r));
+      return;
+    }
+    default:
+      return;  // resolving twice is no error of anyone
+  }
+}
+
+// Without a listener V8 prints uncaught errors of microtasks and tasks to stdout.
+void OnMessage(v8::Local<v8::Message> message, v8::Local<v8::Value>) {
+  v8::Isolate* iso = v8::Isolate::GetCurrent();
+  bh_isolate* i = bh_isolate::From(iso);
+  if (i == nullptr || i->stopping()) return;
+  v8::HandleScope scope(iso);
+  Diagnostic d = DescribeMessage(iso, iso->GetCurrentContext(), message);
+  std::string text = d.message;
+  if (!d.file.empty()) text += "\n    at " + d.file + ":" + std::to_string(d.line);
+  bh_record head{};
+  head.kind = BH_LOG;
+  head.mode = 4;
+  i->out.Append(head, text, {});
+}
+
+bool WasmAllowed(v8::Local<v8::Context>, v8::Local<v8::String>) {
+  bh_isolate* i = bh_isolate::From(v8::Isolate::GetCurrent());
+  return i != nullptr && i->wasm_allowed;
+}
+
+// Take away what would give JavaScript a second thread's view or a clock (DESIGN, invariant 7).
+void RemoveGlobals(v8::Isolate* iso, v8::Local<v8::Context> context) {
+  v8::Local<v8::Object> global = context->Global();
+  global->Delete(context, OneByte(iso, "SharedArrayBuffer")).Check();
+  v8::Local<v8::Value> atomics;
+  if (global->Get(context, OneByte(iso, "Atomics")).ToLocal(&atomics) && atomics->IsObject()) {
+    atomics.As<v8::Object>()->Delete(context, OneByte(iso, "waitAsync")).Check();
+  }
+}
+
+char* Message(const std::string& text) { return strdup(text.c_str()); }
+
+char* CaughtMessage(v8::Isolate* iso, v8::Local<v8::Context> context, const v8::TryCatch& caught,
+                    const char* step) {
+  std::string text = std::string(step) + ": ";
+  if (caught.HasTerminated()) return Message(text + "terminated");
+  if (caught.Message().IsEmpty()) return Message(text + "no message");
+  Diagnostic d = DescribeMessage(iso, context, caught.Message());
+  return Message(text + d.message + " at " + d.file + ":" + std::to_string(d.line) + ":" +
+                 std::to_string(d.column));
+}
+
+// Compile and run the runtime, call it with `host`, keep its handlers.
+char* Bootstrap(bh_isolate* i, v8::Local<v8::Context> context) {
+  v8::Isolate* iso = i->iso;
+  v8::TryCatch caught(iso);
+  v8::ScriptOrigin origin(OneByte(iso, "bulkhead:runtime"));
+  std::string_view cache = CodeCache();
+  std::unique_ptr<v8::ScriptCompiler::CachedData> cached;
+  if (!cache.empty()) {
+    cached = std::make_unique<v8::ScriptCompiler::CachedData>(
+        reinterpret_cast<const uint8_t*>(cache.data()), static_cast<int>(cache.size()));
+  }
+  bool consume = cached != nullptr;
+  v8::ScriptCompiler::Source source(RuntimeSource(iso), origin, cached.release());  // takes it
+  v8::Local<v8::UnboundScript> unbound;
+  if (!v8::ScriptCompiler::CompileUnboundScript(
+           iso, &source,
+           consume ? v8::ScriptCompiler::kConsumeCodeCache
+                   : v8::ScriptCompiler::kNoCompileOptions)
+           .ToLocal(&unbound)) {
+    return CaughtMessage(iso, context, caught, "compile the runtime");
+  }
+  if (consume && source.GetCachedData()->rejected) {
+    return Message("compile the runtime: BUG: V8 rejected this process's own code cache");
+  }
+  if (!consume) i->runtime_script.Reset(iso, unbound);
+
+  v8::Local<v8::Value> entry, handlers;
+  if (!unbound->BindToCurrentContext()->Run(context).ToLocal(&entry)) {
+    return CaughtMessage(iso, context, caught, "run the runtime");
+  }
+  if (!entry->IsFunction()) return Message("run the runtime: its completion value is no function");
+  v8::Local<v8::Object> host = MakeHost(iso, context);
+  if (host.IsEmpty()) return CaughtMessage(iso, context, caught, "make the host object");
+  i->host.Reset(iso, host);
+  v8::Local<v8::Value> argv[] = {host};
+  if (!entry.As<v8::Function>()->Call(context, v8::Undefined(iso), 1, argv).ToLocal(&handlers)) {
+    return CaughtMessage(iso, context, caught, "start the runtime");
+  }
+  if (!handlers->IsObject()) return Message("start the runtime: it returned no handlers");
+  for (int h = 0; h < kHandlerCount; h++) {
+    v8::Local<v8::Value> f;
+    if (!handlers.As<v8::Object>()->Get(context, OneByte(iso, kHandlerNames[h])).ToLocal(&f) ||
+        !f->IsFunction()) {
+      return Message(std::string("start the runtime: no handler named ") + kHandlerNames[h]);
+    }
+    i->handlers[h].Reset(iso, f.As<v8::Function>());
+  }
+  iso->PerformMicrotaskCheckpoint();
+  return nullptr;
+}
+
+}  // namespace
+}  // namespace bulkhead
+
+void bh_isolate::StopForMemory() {
+  reason.store(BH_REASON_MEMORY);
+  iso->TerminateExecution();
+}
+
+bool bh_isolate::MeasureMemory() {
+  v8::HeapStatistics hs;
+  iso->GetHeapStatistics(&hs);
+  uint64_t heap = hs.used_heap_size();
+  uint64_t external = hs.external_memory();
+  if (external < allocator->used()) external = allocator->used();
+  heap_bytes.store(heap, std::memory_order_relaxed);
+  external_bytes.store(external, std::memory_order_relaxed);
+  return memory_limit > 0 && heap + external > memory_limit;
+}
+
+extern "C" {
+
+bh_isolate* bh_attach(bh_allocator* a) {
+  v8::Isolate* iso = v8::Isolate::GetCurrent();
+  v8::HandleScope scope(iso);
+  auto i = std::make_unique<bh_isolate>();
+  i->iso = iso;
+  i->allocator = a;
+  i->context.Reset(iso, iso->GetCurrentContext());
+  iso->SetData(1, i.get());
+
+  iso->SetMicrotasksPolicy(v8::MicrotasksPolicy::kExplicit);
+  iso->SetCaptureStackTraceForUncaughtExceptions(false);  // set by v8go; errors carry their own
+  iso->SetPromiseRejectCallback(bulkhead::OnPromiseReject);
+  iso->AddMessageListener(bulkhead::OnMessage);
+  iso->SetAllowAtomicsWait(false);
+  iso->SetAllowWasmCodeGenerationCallback(bulkhead::WasmAllowed);
+  // V8 asks only the callback added last, so v8go's own is out of the way.
+  iso->AddNearHeapLimitCallback(bulkhead::NearHeapLimit, i.get());
+  iso->AddGCEpilogueCallback(bulkhead::AfterGC, i.get(), v8::kGCTypeMarkSweepCompact);
+  bulkhead::InstallModuleCallbacks(iso);
+  return i.release();
+}
+
+char* bh_bootstrap(bh_isolate* i, uint64_t memory_limit) {
+  v8::Isolate* iso = i->iso;
+  v8::Locker locker(iso);
+  v8::Isolate::Scope isolate_scope(iso);
+  v8::HandleScope handle_scope(iso);
+  v8::Local<v8::Context> context = i->context.Get(iso);
+  v8::Context::Scope context_scope(context);
+  iso->SetStackLimit(bulkhead::StackLimit());
+  bulkhead::FrozenClock clock(i->clock_ms);
+  i->memory_limit = memory_limit;
+  context->AllowCodeGenerationFromStrings(false);
+  context->SetErrorMessageForCodeGenerationFromStrings(bulkhead::OneByte(
+      iso, "Code generation from strings is off for this worker (limits: eval)"));
+  bulkhead::RemoveGlobals(iso, context);
+  char* failed = bulkhead::Bootstrap(i, context);
+  i->usable = failed == nullptr;
+  i->MeasureMemory();
+  return failed;
+}
+
+char* bh_make_code_cache(bh_isolate* i) {
+  v8::Isolate* iso = i->iso;
+  v8::Locker locker(iso);
+  v8::Isolate::Scope isolate_scope(iso);
+  v8::HandleScope handle_scope(iso);
+  if (i->runtime_script.IsEmpty()) return strdup("make the code cache: a cache exists already");
+  std::unique_ptr<v8::ScriptCompiler::CachedData> cache(
+      v8::ScriptCompiler::CreateCodeCache(i->runtime_script.Get(iso)));
+  i->runtime_script.Reset();
+  if (cache == nullptr) return strdup("make the code cache: V8 made none");
+  bulkhead::SetCodeCache(std::string(reinterpret_cast<const char*>(cache->data),
+                                     static_cast<size_t>(cache->length)));
+  return nullptr;
+}
+
+void bh_detach(bh_isolate* i) {
+  std::unique_ptr<bh_isolate> gone(i);
+  v8::Isolate* iso = i->iso;
+  {
+    v8::Locker locker(iso);
+    v8::Isolate::Scope isolate_scope(iso);
+    iso->SetPromiseRejectCallback(nullptr);
+    iso->RemoveMessageListeners(bulkhead::OnMessage);
+    iso->RemoveGCEpilogueCallback(bulkhead::AfterGC, i);
+    iso->RemoveNearHeapLimitCallback(bulkhead::NearHeapLimit, 0);
+    for (auto& m : i->modules) {
+      explicit_bzero(m.code.data(), m.code.size());
+    }
+    for (auto& e : i->env) explicit_bzero(e.value.data(), e.value.size());
+    iso->SetData(1, nullptr);
+    gone.reset();  // its handles need the lock
+    bulkhead::ForgetForegroundTasks(iso);
+  }
+}
+
+int bh_terminate(bh_isolate* i, uint8_t reason) {
+  std::lock_guard<std::mutex> lock(i->turn_mu);
+  if (!i->in_turn) return 0;
+  uint8_t none = BH_REASON_NONE;
+  i->reason.compare_exchange_strong(none, reason);
+  i->iso->TerminateExecution();
+  return 1;
+}
+
+void bh_usage(const bh_isolate* i, bh_usage_t* out) {
+  out->heap_bytes = i->heap_bytes.load(std::memory_order_relaxed);
+  out->external_bytes = i->external_bytes.load(std::memory_order_relaxed);
+  out->buffer_bytes = i->allocator->used();
+  if (out->external_bytes < out->buffer_bytes) out->external_bytes = out->buffer_bytes;
+  out->limit_bytes = i->memory_limit;
+}
+
+void bh_free(char* message) { free(message); }
+
+}  // extern "C"

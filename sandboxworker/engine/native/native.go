@@ -1,0 +1,234 @@
+// Package native is the C++ between V8 and package engine: what v8go does not expose.
+//
+// Duty: ES modules, the host object, the frozen clock, counting allocators, turns. One call
+// delivers one event, runs microtasks dry and leaves the output in a buffer of the isolate.
+//
+// Trust: the code on the far side of V8 is hostile. No function here coerces a value of
+// JavaScript, keeps a pointer into its memory across a call into it, or lets an exception of it
+// become anything but a record. V8 itself is trusted with nothing beyond this process.
+//
+// Invariants: an Isolate is used by one thread at a time and not after Detach; what a Turn points
+// to is overwritten by the isolate's next turn. Only package engine may import this.
+package native
+
+// The flags must be those V8's archive was built with: anything else corrupts memory silently.
+
+/*
+#cgo CFLAGS: -O2 -Wall -Werror
+#cgo CXXFLAGS: -std=c++20 -O2 -fno-rtti -fPIC -Wall -Werror
+#cgo CXXFLAGS: -DV8_COMPRESS_POINTERS -DV8_31BIT_SMIS_ON_64BIT_ARCH -DV8_ENABLE_SANDBOX
+#cgo CXXFLAGS: -isystem ${SRCDIR}/v8include -isystem ${SRCDIR}/adainclude
+#cgo noescape bh_request
+#cgo noescape bh_chunk
+#cgo noescape bh_end
+#cgo noescape bh_abort
+#cgo noescape bh_window
+#cgo noescape bh_timer
+#cgo noescape bh_op_result
+#cgo nocallback bh_request
+#cgo nocallback bh_chunk
+#cgo nocallback bh_end
+#cgo nocallback bh_abort
+#cgo nocallback bh_window
+#cgo nocallback bh_timer
+#cgo nocallback bh_op_result
+#include <stdlib.h>
+#include "native.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"unsafe"
+
+	_ "github.com/ada-url/goada" // links Ada, whose C API url.cc calls
+	_ "github.com/tommie/v8go"   // links V8
+)
+
+// Turn statuses and the one reason native code itself gives.
+const (
+	OK          = C.BH_OK
+	Terminated  = C.BH_TERMINATED
+	OutOfMemory = C.BH_OUT_OF_MEMORY
+	Fatal       = C.BH_FATAL
+
+	ReasonMemory = C.BH_REASON_MEMORY
+)
+
+// Record kinds, as in native.h.
+const (
+	Head       = C.BH_HEAD
+	Chunk      = C.BH_CHUNK
+	End        = C.BH_END
+	Abort      = C.BH_ABORT
+	Credit     = C.BH_CREDIT
+	Finished   = C.BH_FINISHED
+	Log        = C.BH_LOG
+	Op         = C.BH_OP
+	Refuse     = C.BH_REFUSE
+	Loaded     = C.BH_LOADED
+	Diagnostic = C.BH_DIAGNOSTIC
+	Excerpt    = C.BH_EXCERPT
+)
+
+// RecordSize is the size of a record's header in bytes.
+const RecordSize = C.sizeof_bh_record
+
+// Isolate is the native half of an isolate. The zero value is none.
+type Isolate struct{ p *C.bh_isolate }
+
+// Allocator counts the ArrayBuffers of one isolate.
+type Allocator struct{ p *C.bh_allocator }
+
+// Turn is the result of one turn. Out is memory of the isolate.
+type Turn struct {
+	Status, Reason uint8
+	CPUNanos       int64
+	NextTimerMs    float64
+	Out            []byte
+}
+
+// Init sets V8's flags, entropy and platform. Once, before the first isolate.
+func Init(flags string) {
+	f := C.CString(flags)
+	defer C.free(unsafe.Pointer(f))
+	C.bh_process_init(f)
+}
+
+// AdoptAllocator takes over V8's allocator once v8go has made it with its first isolate.
+func AdoptAllocator() { C.bh_process_adopt_allocator() }
+
+// SetSource keeps the runtime's source for the life of the process. It must be ASCII.
+func SetSource(src []byte) error {
+	if C.bh_process_set_source((*C.char)(bytesPtr(src)), C.size_t(len(src))) == 0 {
+		return errors.New("the runtime's source is not ASCII")
+	}
+	return nil
+}
+
+// CodeCacheSize returns the bytes of the code cache isolates bootstrap from, 0 before it is made.
+func CodeCacheSize() int { return int(C.bh_process_code_cache_size()) }
+
+// InstallAllocator makes the next isolate use a counting allocator of its own. The caller holds
+// a process-wide lock until RestoreAllocator.
+func InstallAllocator() Allocator { return Allocator{C.bh_allocator_install()} }
+
+// RestoreAllocator undoes InstallAllocator.
+func RestoreAllocator() { C.bh_allocator_restore() }
+
+// Release gives up the hold InstallAllocator returned, after the isolate's disposal.
+func (a Allocator) Release() { C.bh_allocator_release(a.p) }
+
+// Attach finds the current isolate and context: only inside a v8go callback.
+func Attach(a Allocator) Isolate { return Isolate{C.bh_attach(a.p)} }
+
+// Bootstrap compiles and starts the runtime. memoryLimit is in bytes.
+func (i Isolate) Bootstrap(memoryLimit uint64) error {
+	return message(C.bh_bootstrap(i.p, C.uint64_t(memoryLimit)))
+}
+
+// MakeCodeCache makes the process's code cache of what this isolate has compiled so far. Only
+// the first isolate can.
+func (i Isolate) MakeCodeCache() error { return message(C.bh_make_code_cache(i.p)) }
+
+// Detach releases all that is held in the isolate and wipes its buffers. v8go disposes of it then.
+func (i Isolate) Detach() { C.bh_detach(i.p) }
+
+// Terminate stops the turn that runs and reports whether there was one. Any thread.
+func (i Isolate) Terminate(reason uint8) bool {
+	return C.bh_terminate(i.p, C.uint8_t(reason)) != 0
+}
+
+// Usage returns bytes on the heap, bytes outside it, and the limit of their sum. Any thread.
+func (i Isolate) Usage() (heap, external, limit uint64) {
+	var u C.bh_usage_t
+	C.bh_usage(i.p, &u)
+	return uint64(u.heap_bytes), uint64(u.external_bytes), uint64(u.limit_bytes)
+}
+
+// SetLimits is called once, before Load.
+func (i Isolate) SetLimits(memory uint64, eval, wasm bool, timers uint32) {
+	C.bh_set_limits(i.p, C.uint64_t(memory), flag(eval), flag(wasm), C.uint32_t(timers))
+}
+
+// AddModule adds a module of the bundle. kind is a gen.Module_Kind.
+func (i Isolate) AddModule(name string, kind uint8, code []byte) {
+	C.bh_add_module(i.p, stringPtr(name), C.size_t(len(name)), C.uint8_t(kind), bytesPtr(code), C.size_t(len(code)))
+}
+
+// AddEnv adds a variable of the tenant's env.
+func (i Isolate) AddEnv(name string, json bool, value string) {
+	C.bh_add_env(i.p, stringPtr(name), C.size_t(len(name)), flag(json), stringPtr(value), C.size_t(len(value)))
+}
+
+// Load compiles and starts the bundle that was added.
+func (i Isolate) Load(nowMs float64, main string) Turn {
+	return turn(C.bh_load(i.p, C.double(nowMs), stringPtr(main), C.size_t(len(main))))
+}
+
+// Request starts an invocation.
+func (i Isolate) Request(nowMs float64, inv uint32, method, url string, headers []byte, mode uint8, body []byte, requestID string, attempt uint8) Turn {
+	return turn(C.bh_request(i.p, C.double(nowMs), C.uint32_t(inv),
+		stringPtr(method), C.size_t(len(method)), stringPtr(url), C.size_t(len(url)),
+		bytesPtr(headers), C.size_t(len(headers)), C.uint8_t(mode), bytesPtr(body), C.size_t(len(body)),
+		stringPtr(requestID), C.size_t(len(requestID)), C.uint8_t(attempt)))
+}
+
+// Chunk delivers bytes of a request body.
+func (i Isolate) Chunk(nowMs float64, inv uint32, data []byte) Turn {
+	return turn(C.bh_chunk(i.p, C.double(nowMs), C.uint32_t(inv), bytesPtr(data), C.size_t(len(data))))
+}
+
+// End says that a request body is complete.
+func (i Isolate) End(nowMs float64, inv uint32) Turn {
+	return turn(C.bh_end(i.p, C.double(nowMs), C.uint32_t(inv)))
+}
+
+// Abort says that the client left or a body failed. reason is a gen.Abort_Reason.
+func (i Isolate) Abort(nowMs float64, inv uint32, reason uint8, msg string) Turn {
+	return turn(C.bh_abort(i.p, C.double(nowMs), C.uint32_t(inv), C.uint8_t(reason), stringPtr(msg), C.size_t(len(msg))))
+}
+
+// Window grants n more bytes of a response body.
+func (i Isolate) Window(nowMs float64, inv uint32, n uint32) Turn {
+	return turn(C.bh_window(i.p, C.double(nowMs), C.uint32_t(inv), C.uint32_t(n)))
+}
+
+// Timer runs what is due at or before nominalMs.
+func (i Isolate) Timer(nominalMs float64) Turn {
+	return turn(C.bh_timer(i.p, C.double(nominalMs)))
+}
+
+// OpResult answers an operation.
+func (i Isolate) OpResult(nowMs float64, op uint32, ok bool, meta string, data []byte) Turn {
+	return turn(C.bh_op_result(i.p, C.double(nowMs), C.uint32_t(op), flag(ok), stringPtr(meta), C.size_t(len(meta)), bytesPtr(data), C.size_t(len(data))))
+}
+
+func turn(t *C.bh_turn) Turn {
+	return Turn{
+		Status:      uint8(t.status),
+		Reason:      uint8(t.reason),
+		CPUNanos:    int64(t.cpu_ns),
+		NextTimerMs: float64(t.next_timer_ms),
+		Out:         unsafe.Slice((*byte)(unsafe.Pointer(t.out)), int(t.out_len)),
+	}
+}
+
+func message(m *C.char) error {
+	if m == nil {
+		return nil
+	}
+	defer C.bh_free(m)
+	return errors.New(C.GoString(m))
+}
+
+func bytesPtr(b []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(b)) }
+
+func stringPtr(s string) *C.char { return (*C.char)(unsafe.Pointer(unsafe.StringData(s))) }
+
+func flag(b bool) C.int {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,138 @@
+// The C face of the native layer: what cgo calls. No C++ type and no ownership crosses it
+// except bh_isolate and bh_allocator, both opaque.
+//
+// Threads: a bh_isolate is used by one thread at a time (v8::Locker enforces it by waiting);
+// bh_terminate and bh_usage may be called from any thread as long as bh_detach has not begun.
+
+#ifndef BULKHEAD_NATIVE_H_
+#define BULKHEAD_NATIVE_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct bh_isolate bh_isolate;
+typedef struct bh_allocator bh_allocator;
+
+// How a turn ended.
+enum {
+  BH_OK = 0,
+  BH_TERMINATED = 1,     // bh_terminate stopped it; the isolate can go on
+  BH_OUT_OF_MEMORY = 2,  // the tenant passed its memory limit; dispose of the isolate
+  BH_FATAL = 3,          // the isolate is not usable (not loaded, or after out of memory)
+};
+
+// Why bh_terminate was called. Mirrored by engine.Reason.
+enum { BH_REASON_NONE = 0, BH_REASON_MEMORY = 3 };
+
+// One output record: this header, then n1 and n2 bytes. Little-endian, unaligned.
+#pragma pack(push, 1)
+typedef struct {
+  uint8_t kind;
+  uint8_t mode;    // head: body mode; log: level; finish: outcome
+  uint16_t status; // head
+  uint32_t inv;
+  uint32_t a;  // credit: bytes; op: code; diagnostic: line
+  uint32_t id; // op: id; diagnostic: column
+  uint32_t n1;
+  uint32_t n2;
+} bh_record;
+#pragma pack(pop)
+
+enum {
+  BH_HEAD = 1,        // headers, body
+  BH_CHUNK = 2,       // -, data
+  BH_END = 3,
+  BH_ABORT = 4,       // message, -
+  BH_CREDIT = 5,
+  BH_FINISHED = 6,    // message, -
+  BH_LOG = 7,         // text, -
+  BH_OP = 8,          // meta, data
+  BH_REFUSE = 9,
+  BH_LOADED = 10,     // handler names joined by '\n', -
+  BH_DIAGNOSTIC = 11, // file, message
+  BH_EXCERPT = 12,    // excerpt, stack: follows a BH_DIAGNOSTIC
+};
+
+// Result of one turn. It and `out` belong to the isolate and live until its next turn.
+typedef struct {
+  uint8_t status;
+  uint8_t reason;
+  int64_t cpu_ns;         // CPU time of the calling thread over this turn, CLOCK_THREAD_CPUTIME_ID
+  double next_timer_ms;   // JS time of the next wake-up, < 0: none
+  const uint8_t* out;
+  size_t out_len;
+} bh_turn;
+
+typedef struct {
+  uint64_t heap_bytes;      // live and dead objects on the JS heap
+  uint64_t external_bytes;  // ArrayBuffers, resizable ones and Wasm memories included
+  uint64_t buffer_bytes;    // of these, what went through the counting allocator
+  uint64_t limit_bytes;
+} bh_usage_t;
+
+// ---- process (process.cc, alloc.cc). Once, before the first isolate, from one thread.
+
+// Set V8's flags, its entropy source, UTC and the frozen clock. `flags` is one string.
+void bh_process_init(const char* flags);
+// Take over V8's own allocator; called after v8go has made its first isolate.
+void bh_process_adopt_allocator(void);
+// Keep the runtime's source for the life of the process. ASCII only: returns 0 and takes nothing otherwise.
+int bh_process_set_source(const char* source, size_t len);
+// Bytes of the code cache all further isolates bootstrap from, 0: none yet.
+size_t bh_process_code_cache_size(void);
+
+// Make the next v8go.NewIsolate use a counting allocator. The caller holds a lock until restore.
+bh_allocator* bh_allocator_install(void);
+void bh_allocator_restore(void);
+// Give up the caller's hold; memory is returned when the last buffer is gone.
+void bh_allocator_release(bh_allocator* a);
+
+// ---- isolate (isolate.cc)
+
+// Attach to v8::Isolate::GetCurrent() and its current context: only inside a v8go callback.
+bh_isolate* bh_attach(bh_allocator* a);
+// Compile and run the runtime's bootstrap. NULL when it worked, else a message to bh_free.
+// produced: whether this isolate may be asked for the code cache.
+char* bh_bootstrap(bh_isolate* i, uint64_t memory_limit);
+// Make the process's code cache from what this isolate has compiled so far. NULL: done.
+char* bh_make_code_cache(bh_isolate* i);
+// Release everything held in the isolate and wipe its buffers; v8go disposes of the rest after.
+void bh_detach(bh_isolate* i);
+// Stop the turn that runs now. 0 when none runs (nothing is remembered then). Any thread.
+int bh_terminate(bh_isolate* i, uint8_t reason);
+void bh_usage(const bh_isolate* i, bh_usage_t* out);
+void bh_free(char* message);
+
+// ---- loading (modules.cc)
+
+void bh_set_limits(bh_isolate* i, uint64_t memory, int eval_allowed, int wasm_allowed,
+                   uint32_t timers);
+void bh_add_module(bh_isolate* i, const char* name, size_t name_len, uint8_t kind,
+                   const void* code, size_t code_len);
+void bh_add_env(bh_isolate* i, const char* name, size_t name_len, int json, const char* value,
+                size_t value_len);
+bh_turn* bh_load(bh_isolate* i, double now_ms, const char* main_name, size_t main_len);
+
+// ---- turns (turn.cc). Each delivers one event, runs microtasks dry and collects the output.
+
+bh_turn* bh_request(bh_isolate* i, double now_ms, uint32_t inv, const char* method,
+                    size_t method_len, const char* url, size_t url_len, const void* headers,
+                    size_t headers_len, uint8_t body_mode, const void* body, size_t body_len,
+                    const char* request_id, size_t request_id_len, uint8_t attempt);
+bh_turn* bh_chunk(bh_isolate* i, double now_ms, uint32_t inv, const void* data, size_t len);
+bh_turn* bh_end(bh_isolate* i, double now_ms, uint32_t inv);
+bh_turn* bh_abort(bh_isolate* i, double now_ms, uint32_t inv, uint8_t reason, const char* message,
+                  size_t len);
+bh_turn* bh_window(bh_isolate* i, double now_ms, uint32_t inv, uint32_t n);
+bh_turn* bh_timer(bh_isolate* i, double nominal_ms);
+bh_turn* bh_op_result(bh_isolate* i, double now_ms, uint32_t op, int ok, const char* meta,
+                      size_t meta_len, const void* data, size_t len);
+
+#ifdef __cplusplus
+}
+#endif
+#endif  // BULKHEAD_NATIVE_H_
