@@ -85,6 +85,7 @@ func Worker(p Profile) []Rule {
 	rules := append(runtimeCalls(), memoryCalls(p == JITWasm)...)
 	return append(rules,
 		allow("getrandom", "crypto.getRandomValues, and seeds of Go and V8"),
+		allow("fcntl", "Go's os.NewFile asks whether a descriptor blocks", eq(1, unix.F_GETFL)),
 		allow("sched_getaffinity", "glibc's pthread_getattr_np, by which V8 finds a thread's stack"),
 		refuse("openat", uint16(unix.ENOSYS), "glibc and V8 look for files of the system and do without"),
 	)

@@ -212,15 +212,21 @@ static const struct setup *take_setup(void) {
 	return s;
 }
 
-// await_inspection tells the launcher that all steps are taken and waits for its answer. The
-// launcher meanwhile asks the kernel, with this thread as its mouth (ptrace(2)), about what
-// /proc does not show.
-static void await_inspection(const struct setup *s) {
-	char c = 'i';
-	if (!(s->flags & FLAG_INSPECT))
-		return;
-	if (write(FD_READY, &c, 1) != 1 || read(FD_READY, &c, 1) != 1)
-		lockdown_fail("inspection", "the launcher is gone", ECHILD);
+// report tells the launcher how far the child is and waits for its answer. The launcher meanwhile
+// looks at the child; if it does not like what it sees, the answer is SIGKILL.
+static void report(char c, const char *step) {
+	ssize_t n;
+	do
+		n = write(FD_READY, &c, 1);
+	while (n < 0 && errno == EINTR);
+	while (n == 1) {
+		n = read(FD_READY, &c, 1);
+		if (n == 1)
+			return;
+		if (n < 0 && errno == EINTR)
+			n = 1;
+	}
+	lockdown_fail(step, "the launcher is gone", ECHILD);
 }
 
 __attribute__((constructor(101))) static void lockdown(int argc, char **argv) {
@@ -241,7 +247,10 @@ __attribute__((constructor(101))) static void lockdown(int argc, char **argv) {
 	for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
 		if (!SKIPPED(steps[i].name))
 			steps[i].run(s);
-	await_inspection(s);
+	// With this thread as its mouth (ptrace(2)) the launcher now asks the kernel about what /proc
+	// does not show.
+	if (s->flags & FLAG_INSPECT)
+		report('i', "inspection");
 	the_setup = s;
 	the_role = role;
 	the_profile = s->profile;
@@ -262,8 +271,8 @@ int lockdown_seal(int *thread) {
 	}
 	munmap((void *)the_setup, SETUP_SIZE);
 	the_setup = NULL;
-	// Nothing but this tells the launcher to look; what it believes is what it sees.
-	if (!SKIPPED("ready"))
-		close(FD_READY);
+	// The thread stands still here while the launcher verifies, so nothing is opened meanwhile.
+	report('s', "verification");
+	close(FD_READY);
 	return 0;
 }

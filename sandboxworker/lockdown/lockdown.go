@@ -42,10 +42,12 @@ func Role() namespaces.Role { return namespaces.Role(C.lockdown_role()) }
 // Profile returns the worker's profile; 0 for other roles.
 func Profile() seccomp.Profile { return seccomp.Profile(C.lockdown_profile()) }
 
-// Seal puts all threads of the process under the filter the launcher handed over and closes fd
-// 6, on which the launcher waits to begin its verification. Call it once, when V8 is up and
-// every descriptor is open; what the filter does not allow ends the process from then on.
-// It does not return before all threads are filtered (SECCOMP_FILTER_FLAG_TSYNC, seccomp(2)).
+// Seal puts all threads of the process under the filter the launcher handed over
+// (SECCOMP_FILTER_FLAG_TSYNC, seccomp(2)) and returns when the launcher has verified the seal
+// from outside; if it finds anything amiss, Seal never returns. Call it once, when V8 is up and
+// before any descriptor is opened, used or closed: the fd table must be as the launcher left it.
+// What the filter does not allow ends the process from then on. Other goroutines should rest:
+// the verification wants to see the same threads twice.
 func Seal() error {
 	var thread C.int
 	switch errno := syscall.Errno(C.lockdown_seal(&thread)); {

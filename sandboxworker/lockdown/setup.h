@@ -70,8 +70,8 @@ void lockdown_room(const struct setup *s);
 // lockdown_landlock restricts the thread to the mounts of its root (landlock.c).
 void lockdown_landlock(const struct setup *s);
 
-// lockdown_seal installs the filter on all threads and forgets the setup. It returns 0, or the
-// errno; *thread is then the thread that could not be synchronised, if that was the reason.
+// lockdown_seal installs the filter on all threads, forgets the setup and waits until the
+// launcher has verified the seal. It returns 0, or the errno; *thread is then the thread that could not be synchronised, if that was the reason.
 int lockdown_seal(int *thread);
 
 // What the constructor learnt, 0 if it did not act.

@@ -43,9 +43,12 @@ const (
 	FDControl  = 3 // worker; the gateway's order socket; the bundler's output
 	FDData     = 4 // worker; the gateway's boot memfd
 	FDBlackBox = 5 // worker
-	FDReady    = 6 // open until the seal is complete
+	FDReady    = 6 // to the launcher; closed when the seal is verified
 	FDSetup    = 7 // this struct, closed once it is mapped
 	FDListen   = 8 // the gateway's first listener
+
+	// BlackBoxSize is the size of a worker's black box in bytes.
+	BlackBoxSize = 64 << 10
 )
 
 // Flags.

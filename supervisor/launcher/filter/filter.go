@@ -7,8 +7,12 @@ package filter
 
 import (
 	"fmt"
+	"io"
+	"os"
 
 	"bulkhead/policy/seccomp"
+
+	"golang.org/x/sys/unix"
 
 	lib "github.com/seccomp/libseccomp-golang"
 )
@@ -33,7 +37,21 @@ func Compile(rules []seccomp.Rule) ([]byte, error) {
 			return nil, fmt.Errorf("seccomp filter: row %q: %w", r, err)
 		}
 	}
-	program, err := f.ExportBPFMem()
+	return export(f)
+}
+
+// export goes through a memory file: ExportBPFMem needs libseccomp 2.6, Debian 12 has 2.5.
+func export(f *lib.ScmpFilter) ([]byte, error) {
+	fd, err := unix.MemfdCreate("filter", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp filter: memfd_create: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "filter")
+	defer file.Close()
+	if err := f.ExportBPF(file); err != nil {
+		return nil, fmt.Errorf("seccomp filter: export: %w", err)
+	}
+	program, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<20))
 	if err != nil {
 		return nil, fmt.Errorf("seccomp filter: export: %w", err)
 	}

@@ -1,0 +1,149 @@
+package launcher
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"bulkhead/policy/limits"
+	"bulkhead/policy/seccomp"
+)
+
+// Options are the launcher's ceilings and doors: its argv, and nothing else, decides them. Orders
+// of the gateway choose within them.
+type Options struct {
+	Listen       []string // ADDR of the HTTP listeners; empty with socket activation
+	Admin        string   // path of the admin socket, "" for none
+	Tenants      []string // directories of tenant folders
+	Data         string   // directory for state; the gateway sees its subdirectory "gateway"
+	Config       string   // policy file; the launcher does not read it
+	Gateway      string   // binaries
+	Worker       string
+	Bundler      string
+	GatewayArgs  []string // opaque
+	MaxShards    int
+	MaxBundlers  int
+	ShardMemory  uint64 // bytes
+	UIDBase      uint32 // root: the gateway's uid; children get the ones after it
+	Accept       []string
+	Profiles     []seccomp.Profile
+	DrainTimeout time.Duration
+	Mitigations  bool // force the CPU's speculation mitigations in every child
+
+	Log io.Writer // where the launcher itself writes, one line per event
+}
+
+// Defaults of the options.
+const (
+	// DefaultUIDBase lies above the ranges of users, systemd's dynamic users and containers, and
+	// below those that file systems and old programs mistake for negative.
+	DefaultUIDBase   = 1_900_000_000
+	defaultMaxShards = 64
+	defaultBundlers  = 4
+	defaultDrain     = 30 * time.Second
+)
+
+type listFlag struct{ values *[]string }
+
+func (l listFlag) String() string { return "" }
+func (l listFlag) Set(v string) error {
+	*l.values = append(*l.values, v)
+	return nil
+}
+
+// ParseArgs reads argv without argv[0]. It returns flag.ErrHelp after printing the usage.
+func ParseArgs(args []string, log io.Writer) (Options, error) {
+	o := Options{Log: log}
+	var profiles []string
+	var uidBase uint64
+	f := flag.NewFlagSet("bulkhead-launcher", flag.ContinueOnError)
+	f.SetOutput(log)
+	f.Var(listFlag{&o.Listen}, "listen", "`ADDR` to serve HTTP on: IP:PORT, :PORT, localhost:PORT or unix:PATH (repeat)")
+	f.StringVar(&o.Admin, "admin", "", "`PATH` of the admin socket")
+	f.Var(listFlag{&o.Tenants}, "tenants", "`DIR` of tenant folders (repeat)")
+	f.StringVar(&o.Data, "data", "", "`DIR` for state")
+	f.StringVar(&o.Config, "config", "", "policy `FILE`, shown to the gateway read-only")
+	f.StringVar(&o.Gateway, "gateway", "", "`PATH` of bulkhead-gateway")
+	f.StringVar(&o.Worker, "worker", "", "`PATH` of bulkhead-worker")
+	f.StringVar(&o.Bundler, "bundler", "", "`PATH` of the binary that bundles (bulkhead itself)")
+	f.Var(listFlag{&o.GatewayArgs}, "gateway-arg", "opaque `ARG` for the gateway (repeat)")
+	f.IntVar(&o.MaxShards, "max-shards", defaultMaxShards, "`N` worker processes at most")
+	f.IntVar(&o.MaxBundlers, "max-bundlers", defaultBundlers, "`N` bundlers at once at most")
+	f.Uint64Var(&o.ShardMemory, "shard-memory", limits.DefaultShard().Memory, "`BYTES` of memory that one shard may have at most")
+	f.Uint64Var(&uidBase, "uid-base", DefaultUIDBase, "as root: the gateway's `UID`; children use the ones after it")
+	f.Var(listFlag{&o.Accept}, "accept", "degradation `NAME` the operator accepts (repeat): "+strings.Join(degradationNames(), ", "))
+	f.Var(listFlag{&profiles}, "allow-profile", "`PROFILE` that shards may have (repeat); default: jitless, jit")
+	f.DurationVar(&o.DrainTimeout, "drain-timeout", defaultDrain, "how long SIGTERM waits for requests in flight")
+	f.BoolVar(&o.Mitigations, "force-mitigations", false, "force the CPU's speculation mitigations in every child")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if uidBase == 0 || uidBase > 1<<31 {
+		return o, fmt.Errorf("--uid-base %d: must be above 0 and below 2^31", uidBase)
+	}
+	o.UIDBase = uint32(uidBase)
+	if len(profiles) == 0 {
+		profiles = []string{seccomp.Jitless.String(), seccomp.JIT.String()}
+	}
+	for _, name := range profiles {
+		p, err := seccomp.ParseProfile(name)
+		if err != nil {
+			return o, fmt.Errorf("--allow-profile: %w", err)
+		}
+		if !slices.Contains(o.Profiles, p) {
+			o.Profiles = append(o.Profiles, p)
+		}
+	}
+	return o, o.check()
+}
+
+// check refuses what the launcher could only trip over later.
+func (o *Options) check() error {
+	for name, path := range map[string]string{"--gateway": o.Gateway, "--worker": o.Worker, "--bundler": o.Bundler} {
+		if path == "" {
+			return fmt.Errorf("%s is missing: the path of that binary", name)
+		}
+	}
+	for _, dir := range o.Tenants {
+		if dir == "" {
+			return fmt.Errorf("--tenants: empty directory name")
+		}
+	}
+	for i, dir := range o.Tenants {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return fmt.Errorf("--tenants %q: %w", dir, err)
+		}
+		o.Tenants[i] = abs
+	}
+	if len(o.Tenants) > maxRoots {
+		return fmt.Errorf("--tenants: %d directories, at most %d", len(o.Tenants), maxRoots)
+	}
+	for _, name := range o.Accept {
+		if !slices.Contains(degradationNames(), name) {
+			return fmt.Errorf("--accept %q: unknown; one of %s", name, strings.Join(degradationNames(), ", "))
+		}
+	}
+	if o.MaxShards < 1 || o.MaxShards > 4096 || o.MaxBundlers < 1 || o.MaxBundlers > 256 {
+		return fmt.Errorf("--max-shards is 1 to 4096, --max-bundlers 1 to 256")
+	}
+	if o.ShardMemory < minShardMemory {
+		return fmt.Errorf("--shard-memory %s: at least %d", strconv.FormatUint(o.ShardMemory, 10), uint64(minShardMemory))
+	}
+	return nil
+}
+
+const (
+	// maxRoots leaves room in the gateway's mount table for the rest of its root.
+	maxRoots = 16
+	// minShardMemory is what V8 and Go take before the first tenant, with some air.
+	minShardMemory = 64 << 20
+)

@@ -1,0 +1,306 @@
+package launcher
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"bulkhead/policy/namespaces"
+
+	"golang.org/x/sys/unix"
+)
+
+// look is one check on one thread (or, with thread 0, on the process).
+type look struct {
+	l      *launcher
+	c      *child
+	dir    string // /proc/PID or /proc/PID/task/TID
+	thread int
+}
+
+// errThreadGone: a secondary thread ended under the eyes of the check. For the first thread it
+// is never returned: that one's end is the process's.
+var errThreadGone = errors.New("thread ended")
+
+func (k *look) fault(err error) error {
+	if k.thread != 0 && k.thread != k.c.pid && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)) {
+		if _, statErr := os.Stat(k.dir); statErr != nil {
+			return errThreadGone
+		}
+	}
+	return err
+}
+
+func (k *look) read(name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(k.dir, name))
+	if err != nil {
+		return "", k.fault(err)
+	}
+	return string(b), nil
+}
+
+// field returns a line of /proc/PID/status without its name.
+func (k *look) field(name string) (string, error) {
+	status, err := k.read("status")
+	if err != nil {
+		return "", err
+	}
+	return statusField(status, name)
+}
+
+func statusField(status, name string) (string, error) {
+	for line := range strings.Lines(status) {
+		if rest, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(rest), nil
+		}
+	}
+	return "", fmt.Errorf("no line %s in /proc/PID/status", name)
+}
+
+func (k *look) mustBe(name, want string) error {
+	got, err := k.field(name)
+	if err != nil {
+		return err
+	}
+	if got != want {
+		return fmt.Errorf("%s is %q, want %q", name, got, want)
+	}
+	return nil
+}
+
+func (k *look) seccomp() error {
+	if err := k.mustBe("Seccomp", "2"); err != nil {
+		return err
+	}
+	return k.mustBe("Seccomp_filters", strconv.Itoa(k.c.want.filters))
+}
+
+func (k *look) noNewPrivs() error { return k.mustBe("NoNewPrivs", "1") }
+
+func (k *look) capabilities() error {
+	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
+		if err := k.mustBe(set, "0000000000000000"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *look) ids() error {
+	four := func(id int64) string {
+		s := strconv.FormatInt(id, 10)
+		return strings.Join([]string{s, s, s, s}, "\t")
+	}
+	if err := k.mustBe("Uid", four(int64(k.c.want.uid))); err != nil {
+		return err
+	}
+	if err := k.mustBe("Gid", four(int64(k.c.want.gid))); err != nil {
+		return err
+	}
+	if !k.c.want.groups {
+		return nil // rootless cannot drop the invoker's groups (user_namespaces(7), setgroups)
+	}
+	return k.mustBe("Groups", "")
+}
+
+func (k *look) speculation() error {
+	if !k.c.want.spec {
+		return nil
+	}
+	got, err := k.field("Speculation_Store_Bypass")
+	if err != nil {
+		return err
+	}
+	if got == "thread vulnerable" || got == "thread mitigated" {
+		return fmt.Errorf("Speculation_Store_Bypass is %q, want it forced", got)
+	}
+	return nil
+}
+
+func (k *look) namespaces() error {
+	inside := map[string]bool{}
+	for _, ns := range namespaces.Of(k.c.role) {
+		inside[ns.Proc] = true
+		ino, err := inode(filepath.Join(k.dir, "ns", ns.Proc))
+		if err != nil {
+			return k.fault(err)
+		}
+		if pid, taken := k.l.byProof[ns.Proc][ino]; taken && pid != k.c.pid {
+			return fmt.Errorf("%s namespace %d is that of process %d", ns.Name, ino, pid)
+		}
+		k.l.byProof[ns.Proc][ino] = k.c.pid
+		if ns.Proc == "pid" {
+			forked, err := inode(filepath.Join(k.dir, "ns", "pid_for_children"))
+			if err != nil {
+				return k.fault(err)
+			}
+			if forked != ino {
+				return fmt.Errorf("children would be born in pid namespace %d, not %d", forked, ino)
+			}
+		}
+	}
+	for kind, host := range k.l.hostNS {
+		if inside[kind] {
+			continue
+		}
+		ino, err := inode(filepath.Join(k.dir, "ns", kind))
+		if err != nil {
+			return k.fault(err)
+		}
+		if ino != host {
+			return fmt.Errorf("%s namespace %d is not the host's", kind, ino)
+		}
+	}
+	return nil
+}
+
+func inode(path string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
+	}
+	return st.Ino, nil
+}
+
+func (k *look) rootDir() error {
+	root, cwd := filepath.Join(k.dir, "root"), filepath.Join(k.dir, "cwd")
+	var r, w unix.Stat_t
+	if err := errors.Join(unix.Stat(root, &r), unix.Stat(cwd, &w)); err != nil {
+		return k.fault(err)
+	}
+	if r.Dev != w.Dev || r.Ino != w.Ino {
+		return fmt.Errorf("the working directory is not the root")
+	}
+	want := map[string]bool{}
+	for _, m := range k.c.want.mounts {
+		top, _, _ := strings.Cut(strings.TrimPrefix(strings.Fields(m)[0], "/"), "/")
+		want[top] = true
+	}
+	entries, err := os.ReadDir(root + "/")
+	if err != nil {
+		return k.fault(err)
+	}
+	for _, e := range entries {
+		if !want[e.Name()] {
+			return fmt.Errorf("the root holds %q", e.Name())
+		}
+	}
+	return nil
+}
+
+func (k *look) mounts() error {
+	text, err := k.read("mountinfo")
+	if err != nil {
+		return err
+	}
+	var seen []string
+	roots := 0
+	for line := range strings.Lines(text) {
+		// ID PARENT MAJOR:MINOR ROOT POINT OPTIONS TAGS... - TYPE SOURCE SUPEROPTIONS, proc(5)
+		left, right, ok := strings.Cut(strings.TrimSpace(line), " - ")
+		f, super := strings.Fields(left), strings.Fields(right)
+		if !ok || len(f) < 6 || len(super) < 3 {
+			return fmt.Errorf("mountinfo line %q", line)
+		}
+		options := strings.Split(f[5], ",")
+		for _, must := range []string{"nosuid", "nodev", "noexec"} {
+			if !slices.Contains(options, must) {
+				return fmt.Errorf("mount at %s is not %s", f[4], must)
+			}
+		}
+		if f[4] == "/" {
+			roots++
+			if super[0] != "tmpfs" || !slices.Contains(options, "ro") || !slices.Contains(strings.Split(super[2], ","), "ro") {
+				return fmt.Errorf("the root mount is %q", strings.TrimSpace(line))
+			}
+			continue
+		}
+		mode := " rw"
+		if slices.Contains(options, "ro") {
+			mode = " ro"
+		}
+		seen = append(seen, f[4]+mode)
+	}
+	slices.Sort(seen)
+	if roots != 1 || !slices.Equal(seen, k.c.want.mounts) {
+		return fmt.Errorf("%d root mounts and %q, want 1 and %q", roots, seen, k.c.want.mounts)
+	}
+	return nil
+}
+
+func (k *look) limits() error {
+	text, err := k.read("limits")
+	if err != nil {
+		return err
+	}
+	left := len(k.c.want.limits)
+	for line := range strings.Lines(text) {
+		for name, value := range k.c.want.limits {
+			rest, ok := strings.CutPrefix(line, name+" ")
+			if !ok {
+				continue
+			}
+			f := strings.Fields(rest)
+			want := strconv.FormatUint(value, 10)
+			if value == unix.RLIM_INFINITY {
+				want = "unlimited"
+			}
+			if len(f) < 2 || f[0] != want || f[1] != want {
+				return fmt.Errorf("%s is %q, want %s", name, strings.Join(f, " "), want)
+			}
+			left--
+		}
+	}
+	if left != 0 {
+		return fmt.Errorf("%d limits are not listed", left)
+	}
+	return nil
+}
+
+func (k *look) cgroup() error {
+	if k.c.group == nil {
+		return nil
+	}
+	text, err := k.read("cgroup")
+	if err != nil {
+		return err
+	}
+	return k.c.group.holds(text)
+}
+
+func (k *look) arguments() error {
+	argv, err := k.read("cmdline")
+	if err != nil {
+		return err
+	}
+	env, err := k.read("environ")
+	if err != nil {
+		return err
+	}
+	if argv != k.c.want.argv || env != k.c.want.env {
+		return fmt.Errorf("argv %q and environment %q, want %q and %q", argv, env, k.c.want.argv, k.c.want.env)
+	}
+	return nil
+}
+
+func (k *look) mappings() error {
+	if !k.c.want.noWX {
+		return nil
+	}
+	maps, err := os.ReadFile(filepath.Join(k.dir, "maps"))
+	if err != nil {
+		return err
+	}
+	for line := range bytes.Lines(maps) {
+		f := bytes.Fields(line)
+		if len(f) > 1 && len(f[1]) == 4 && f[1][1] == 'w' && f[1][2] == 'x' {
+			return fmt.Errorf("a page is writable and executable: %s", bytes.TrimSpace(line))
+		}
+	}
+	return nil
+}
