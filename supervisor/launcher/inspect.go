@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"bulkhead/policy/namespaces"
 
@@ -63,22 +64,32 @@ func (in *inspection) attach() error {
 	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(in.pid), 0, unix.PTRACE_O_EXITKILL, 0, 0); errno != 0 {
 		return fmt.Errorf("PTRACE_SEIZE: %w", errno)
 	}
-	if err := unix.PtraceInterrupt(in.pid); err != nil {
-		return fmt.Errorf("PTRACE_INTERRUPT: %w", err)
+	for range attachTries {
+		if err := unix.PtraceInterrupt(in.pid); err != nil {
+			return fmt.Errorf("PTRACE_INTERRUPT: %w", err)
+		}
+		if err := in.stopped(); err != nil {
+			return err
+		}
+		if err := unix.PtraceGetRegs(in.pid, &in.saved); err != nil {
+			return fmt.Errorf("PTRACE_GETREGS: %w", err)
+		}
+		// The thread must be where the constructor waits: in read(2), its instruction pointer
+		// behind a syscall instruction. It may be on its way there, in the write before.
+		if in.saved.Orig_rax == unix.SYS_READ {
+			return nil
+		}
+		if err := unix.PtraceCont(in.pid, 0); err != nil {
+			return fmt.Errorf("PTRACE_CONT: %w", err)
+		}
+		time.Sleep(50 * time.Microsecond)
 	}
-	if err := in.stopped(); err != nil {
-		return err
-	}
-	if err := unix.PtraceGetRegs(in.pid, &in.saved); err != nil {
-		return fmt.Errorf("PTRACE_GETREGS: %w", err)
-	}
-	// The thread must be where the constructor waits: in read(2). Anything else is not a thread
-	// whose instruction pointer stands behind a syscall instruction.
-	if in.saved.Orig_rax != unix.SYS_READ {
-		return fmt.Errorf("the thread is not in read(2) but in system call %d", int64(in.saved.Orig_rax))
-	}
-	return nil
+	return fmt.Errorf("the thread is not in read(2) but in system call %d", int64(in.saved.Orig_rax))
 }
+
+// attachTries times 50 microseconds is ample for the two instructions between the system calls,
+// also on a machine where the child is not running just then.
+const attachTries = 2000
 
 // stopped waits for a ptrace stop of the child.
 func (in *inspection) stopped() error {

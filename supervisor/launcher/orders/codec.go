@@ -35,8 +35,8 @@ const (
 	// TenantMax is the longest tenant id, DESIGN: [a-z0-9][a-z0-9-]{0,62}.
 	TenantMax = 63
 
-	stepMax   = 32
-	detailMax = 184
+	stepMax   = 80
+	detailMax = 136
 )
 
 // Kind of an order.
@@ -164,7 +164,7 @@ type Report struct {
 
 // Report layout: 0 magic u32 | 4 kind u8 | 5 profile u8 | 6 fds u8 | 7 flags u8 | 8 seq u64 |
 // 16 child u32 | 20 pid i32 | 24 uid u32 | 28 code i32 | 32 signal u16 | 34 step length u8 |
-// 35 detail length u8 | 36 syscall i32 | 40 step [32] | 72 detail [184]. Errno shares the place
+// 35 detail length u8 | 36 syscall i32 | 40 step [80] | 120 detail [136]. Errno shares the place
 // of code: a refusal has no exit code.
 
 // Encode returns the wire form; over-long texts are cut.
@@ -186,7 +186,7 @@ func (r Report) Encode() [ReportSize]byte {
 	binary.LittleEndian.PutUint32(b[28:], uint32(code))
 	binary.LittleEndian.PutUint16(b[32:], uint16(r.Signal))
 	b[34] = byte(copy(b[40:40+stepMax], r.Step))
-	b[35] = byte(copy(b[72:72+detailMax], r.Detail))
+	b[35] = byte(copy(b[120:120+detailMax], r.Detail))
 	binary.LittleEndian.PutUint32(b[36:], uint32(r.Syscall))
 	return b
 }
@@ -216,7 +216,7 @@ func DecodeReport(b []byte) (Report, error) {
 		Signal:  syscall.Signal(binary.LittleEndian.Uint16(b[32:])),
 		Syscall: int32(binary.LittleEndian.Uint32(b[36:])),
 		Step:    string(b[40 : 40+step]),
-		Detail:  string(b[72 : 72+detail]),
+		Detail:  string(b[120 : 120+detail]),
 	}
 	if r.Kind == ReportRefused {
 		r.Code, r.Errno = 0, syscall.Errno(uint32(r.Code))
