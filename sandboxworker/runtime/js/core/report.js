@@ -1,0 +1,59 @@
+// How errors become text, and where uncaught ones go.
+
+const LOG_LIMIT = 16384; // characters of one line; the host bounds the bytes of an invocation
+
+const boundText = (s) => (s.length > LOG_LIMIT ? `${StringSlice(s, 0, LOG_LIMIT)}... (${s.length - LOG_LIMIT} more characters)` : s);
+
+// describeError gives an error's stack, with its causes, or the value's text. It never throws,
+// whatever getters the value has.
+const describeError = (e, depth = 0) => {
+  try {
+    if (!isObject(e)) return typeof e === "string" ? e : typeof e === "symbol" ? SymbolToString(e) : `${e}`;
+    if (host.classOf(e) === "NativeError" || (domExceptionUnit.loaded && domExceptionUnit.get().is(e))) {
+      const stack = e.stack;
+      let text = typeof stack === "string" && stack !== "" ? stack : ErrorToString(e);
+      // A message set after construction is not in the stack.
+      const message = e.message;
+      if (typeof message === "string" && !StringIncludes(text, message)) text = `${ErrorToString(e)}\n${text}`;
+      if (depth < 4 && ObjectHasOwn(e, "cause")) text += `\n  [cause]: ${describeError(e.cause, depth + 1)}`;
+      return text;
+    }
+    return inspectUnit.get().inspect(e);
+  } catch {
+    return "an error that cannot be described: its own code threw";
+  }
+};
+
+// describeKind names what a value is, for messages such as "returned X instead of a Response".
+const describeKind = (v) => {
+  if (v === undefined || v === null) return `${v}`;
+  if (typeof v === "string") return `a string (${JSONStringify(StringSlice(v, 0, 40))}${v.length > 40 ? "..." : ""})`;
+  if (typeof v !== "object") return `a ${typeof v}`;
+  try {
+    const name = host.constructorName(v);
+    return name === "Object" ? "a plain object" : name === "Array" ? "an array" : `an object of class ${name}`;
+  } catch {
+    return "an object";
+  }
+};
+
+// reportException is https://html.spec.whatwg.org/#report-an-exception: the error event first, the log
+// if nobody handled it.
+let reporting = false;
+const reportException = (error) => {
+  const inv = currentInvocation();
+  if (!reporting && eventsUnit.loaded) {
+    const { ErrorEvent, globalTarget, hasListener, fire } = eventsUnit.get();
+    if (hasListener(globalTarget, "error")) {
+      reporting = true; // an error in the handler of errors is only logged
+      try {
+        let message = "Uncaught";
+        try { message = `Uncaught ${isObject(error) && host.classOf(error) === "NativeError" ? ErrorToString(error) : describeError(error)}`; } catch { /* keep */ }
+        if (!fire(globalTarget, new ErrorEvent("error", { __proto__: null, message, error, cancelable: true }))) return;
+      } finally {
+        reporting = false;
+      }
+    }
+  }
+  host.log(inv === undefined || inv.ended ? 0 : inv.id, 4, boundText(`Uncaught ${describeError(error)}`));
+};

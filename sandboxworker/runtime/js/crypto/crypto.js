@@ -1,0 +1,60 @@
+// Crypto and CryptoKey (https://w3c.github.io/webcrypto/).
+
+const hexByte = (b) => StringPadStart(NumberToString(b, 16), 2, "0");
+
+class Crypto {
+  #brand;
+  constructor() { if (arguments[0] !== kInternal) throw illegalConstructor(); }
+  get subtle() { void this.#brand; return subtleObject; }
+  getRandomValues(array) {
+    void this.#brand;
+    needArgs("getRandomValues", arguments.length, 1);
+    const tag = isObject(array) ? TypedArrayTag(array) : undefined;
+    if (!ArrayBufferIsView(array)) throw new TypeError("getRandomValues: the argument is not a view on an ArrayBuffer.");
+    if (tag === undefined || StringStartsWith(tag, "Float")) {
+      throw newDOMException("getRandomValues: the array is not of an integer type.", "TypeMismatchError");
+    }
+    const u8 = viewOf(array);
+    const n = TypedArrayByteLength(u8);
+    if (n > 65536) throw newDOMException(`getRandomValues: ${n} bytes exceed the limit of 65536.`, "QuotaExceededError");
+    if (n > 0) host.randomFill(u8);
+    return array;
+  }
+  randomUUID() {
+    void this.#brand;
+    const b = new Uint8Array(16);
+    host.randomFill(b);
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    let out = "";
+    for (let i = 0; i < 16; i++) out += (i === 4 || i === 6 || i === 8 || i === 10 ? "-" : "") + hexByte(b[i]);
+    return out;
+  }
+}
+defineInterface(Crypto, "Crypto");
+
+// A key's material stays in JS memory of the tenant that made it; nothing outside refers to it.
+let keyState, isCryptoKey;
+class CryptoKey {
+  #k;
+  #algorithm; #usages; // the objects a script sees, made once
+  static {
+    keyState = (v) => v.#k;
+    isCryptoKey = (v) => isObject(v) && #k in v;
+  }
+  constructor() {
+    if (arguments[0] !== kInternal) throw illegalConstructor();
+    this.#k = arguments[1];
+  }
+  get type() { return this.#k.type; }
+  get extractable() { return this.#k.extractable; }
+  get algorithm() {
+    const k = this.#k;
+    return (this.#algorithm ??= { name: k.name, hash: { name: k.hash }, length: TypedArrayLength(k.bytes) * 8 });
+  }
+  get usages() { return (this.#usages ??= ArraySlice(this.#k.usages)); }
+}
+defineInterface(CryptoKey, "CryptoKey");
+
+const newKey = (name, hash, bytes, extractable, usages) =>
+  new CryptoKey(kInternal, { __proto__: null, type: "secret", name, hash, bytes, extractable, usages });

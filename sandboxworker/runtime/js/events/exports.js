@@ -1,0 +1,18 @@
+// What the rest of the runtime takes from the events unit.
+
+// The global object's interface objects (https://html.spec.whatwg.org/#the-workerglobalscope-common-interface).
+class WorkerGlobalScope extends EventTarget {
+  constructor() { super(); throw illegalConstructor(); }
+}
+class ServiceWorkerGlobalScope extends WorkerGlobalScope {}
+defineInterface(WorkerGlobalScope, "WorkerGlobalScope");
+defineInterface(ServiceWorkerGlobalScope, "ServiceWorkerGlobalScope");
+
+return {
+  __proto__: null,
+  Event, EventTarget, CustomEvent, ErrorEvent, MessageEvent, CloseEvent, PromiseRejectionEvent,
+  ExtendableEvent, FetchEvent, AbortController, AbortSignal, WorkerGlobalScope, ServiceWorkerGlobalScope,
+  globalTarget, eventState, targetState, fire, hasListener, defineHandler, getHandler, setHandler,
+  newSignal, signalState, isAbortSignal, signalAdd, signalRemove, signalAbort, dependentSignal, signalHasListeners,
+  fetchEventAnswer,
+};

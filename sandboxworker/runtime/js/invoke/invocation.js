@@ -1,0 +1,225 @@
+// One invocation: from the request's arrival to its single outcome.
+
+// Outcomes of schema/outcome.capnp that the runtime itself decides.
+const OUTCOME_OK = 1, OUTCOME_EXCEPTION = 2, OUTCOME_WALL_TIME = 5, OUTCOME_CANCELED = 9;
+const MESSAGE_LIMIT = 4000; // characters; at most 8 KiB of UTF-8 after the wire's own bound
+const ABORT_CLIENT_GONE = 0, ABORT_DEADLINE = 2, ABORT_REFUSED = 3; // schema/frame.capnp Abort.Reason
+
+const live = new SafeMap(); // id -> Invocation
+let settled = []; // invocations whose answer is complete, to be looked at when the turn ends
+let opsPending = 0;
+
+const ANSWERING = 0, SENDING = 1, ANSWERED = 2;
+
+class Invocation {
+  constructor(id, method, requestId, attempt) {
+    this.id = id;
+    this.method = method;
+    this.requestId = requestId;
+    this.attempt = attempt;
+    // The async context carried over every await (host.getContext). Later parts of it, such as
+    // AsyncLocalStorage, make frames of their own with the same `inv`.
+    this.frame = { __proto__: null, inv: this, store: undefined };
+    this.state = ANSWERING;
+    this.wire = undefined; // WireBody
+    this.pump = undefined;
+    this.signal = undefined;
+    this.gone = undefined; // {reason} once the client has left
+    this.waiting = 0; // promises given to waitUntil and still pending
+    this.timers = undefined;
+    this.ops = 0;
+    this.passThrough = false; // accepted for compatibility: there is no origin to pass to
+    this.outcome = OUTCOME_OK;
+    this.message = "";
+    this.ended = false;
+    this.listed = false;
+  }
+  ownTimers() { return (this.timers ??= new SafeSet()); }
+  requestSignal() {
+    if (this.signal === undefined) {
+      const { newSignal, signalAbort } = eventsUnit.get();
+      this.signal = newSignal();
+      if (this.gone !== undefined) signalAbort(this.signal, this.gone.reason);
+    }
+    return this.signal;
+  }
+  // settle takes what the handler returned.
+  settle(value) {
+    if (this.ended || this.state !== ANSWERING) return;
+    if (!isResponse(value)) {
+      this.fail(new TypeError(`The fetch handler returned ${describeKind(value)} instead of a Response. ` +
+        (value === undefined ? "Is a `return` missing?" : "Return `new Response(...)`.")));
+      return;
+    }
+    this.state = SENDING;
+    try {
+      sendHead(this, responseState(value));
+    } catch (error) {
+      this.state = ANSWERING;
+      this.fail(error);
+    }
+  }
+  // answered: the response is complete, as far as it goes.
+  answered() {
+    this.state = ANSWERED;
+    this.review();
+  }
+  review() {
+    if (this.listed || this.ended) return;
+    this.listed = true;
+    settled[settled.length] = this;
+  }
+  fail(error) {
+    if (this.ended || this.state === ANSWERED) return;
+    this.outcome = OUTCOME_EXCEPTION;
+    this.message = describeError(error);
+    host.log(this.id, 4, boundText(`Uncaught ${this.message}`));
+    this.answered();
+  }
+  // bodyFailed: the head is out, the rest of the body will not come.
+  bodyFailed(error) {
+    if (this.ended) return;
+    this.outcome = OUTCOME_EXCEPTION;
+    this.message = describeError(error);
+    host.log(this.id, 4, boundText(`The response body failed: ${this.message}`));
+    host.abort(this.id, StringSlice(this.message, 0, 500));
+    this.answered();
+  }
+  waitUntil(promise) {
+    if (this.ended) throw new TypeError("waitUntil() was called after its invocation had ended.");
+    this.waiting++;
+    PromiseThen(PromiseResolve(promise), () => this.waited(), (error) => {
+      if (!this.ended) {
+        const text = describeError(error);
+        if (this.outcome === OUTCOME_OK) {
+          this.outcome = OUTCOME_EXCEPTION;
+          this.message = `A promise given to waitUntil() rejected: ${text}`;
+        }
+        host.log(this.id, 4, boundText(`Uncaught (in waitUntil) ${text}`));
+      }
+      this.waited();
+    });
+  }
+  waited() {
+    this.waiting--;
+    if (this.waiting === 0 && this.state === ANSWERED) this.review();
+  }
+  // abort: the gateway gave up on a direction of this stream.
+  abort(reason, message) {
+    if (this.ended) return;
+    if (reason === ABORT_REFUSED) { // the client wants no more of the body; that is no fault
+      if (this.pump === undefined || this.pump.stopped) return;
+      this.pump.stop(newDOMException("The client wants no more of the response.", "AbortError"));
+      this.answered();
+      return;
+    }
+    if (reason !== ABORT_CLIENT_GONE && reason !== ABORT_DEADLINE) {
+      this.wire?.fail(new TypeError(`The request body ended early: ${message || "the client sent a malformed body"}.`));
+      return;
+    }
+    const deadline = reason === ABORT_DEADLINE;
+    const error = deadline ? newDOMException(message || "The request's deadline passed.", "TimeoutError")
+      : newDOMException(message || "The client disconnected.", "AbortError");
+    this.gone = { __proto__: null, reason: error };
+    if (this.state !== ANSWERED) {
+      this.outcome = deadline ? OUTCOME_WALL_TIME : OUTCOME_CANCELED;
+      this.message = error.message;
+    }
+    this.wire?.fail(error);
+    this.pump?.stop(error);
+    if (this.signal !== undefined) eventsUnit.get().signalAbort(this.signal, error);
+    this.answered();
+  }
+  // expectsInput says whether anything outside may still wake this invocation.
+  get expectsInput() {
+    return this.ops > 0 || (this.timers !== undefined && this.timers.size > 0) ||
+      (this.wire !== undefined && this.wire.waiting) || (this.pump !== undefined && this.pump.blocked) ||
+      (this.gone === undefined && this.signal !== undefined && eventsUnit.get().signalHasListeners(this.signal));
+  }
+  // stuck: nothing inside or outside can ever settle what it waits for.
+  stuck() {
+    if (this.state === ANSWERED) {
+      const text = "A promise given to waitUntil() can never settle: no timer, no I/O pending.";
+      if (this.outcome === OUTCOME_OK) { this.outcome = OUTCOME_EXCEPTION; this.message = text; }
+      host.log(this.id, 3, text);
+      this.finish();
+      return;
+    }
+    if (this.state === ANSWERING) {
+      this.fail(new Error("The fetch handler can never settle: it awaits a promise that nothing will resolve (no timer, no I/O pending)."));
+    } else {
+      const e = new Error("The response body can never end: its stream awaits something that nothing will do (no timer, no I/O pending). " +
+        "Was close() forgotten?");
+      this.pump.stop(e);
+      this.bodyFailed(e);
+    }
+    this.waiting = 0;
+    this.finish();
+  }
+  // finish ends it, once. What it left behind (timers, bodies) is dead from here on.
+  finish() {
+    if (this.ended) return;
+    this.ended = true;
+    live.delete(this.id);
+    if (this.timers !== undefined && this.timers.size > 0) {
+      const all = [];
+      SetForEach(this.timers, (t) => { all[all.length] = t; });
+      for (let i = 0; i < all.length; i++) killTimer(all[i]);
+    }
+    if (this.wire !== undefined) {
+      this.wire.fail(new TypeError("The request's body cannot be read any more: the invocation it belongs to has ended."));
+    }
+    if (this.pump !== undefined) this.pump.stop(newDOMException("The invocation has ended.", "AbortError"));
+    host.finish(this.id, this.outcome, boundMessage(this.message));
+  }
+}
+
+const boundMessage = (s) => (s.length > MESSAGE_LIMIT ? `${StringSlice(s, 0, MESSAGE_LIMIT)}...` : s);
+
+// currentInvocation is the one whose async context runs, or undefined.
+const currentInvocation = () => {
+  const frame = host.getContext();
+  return frame === undefined ? undefined : frame.inv;
+};
+
+// finishSettled ends the invocations whose answers are out and that wait for nothing more.
+const finishSettled = () => {
+  if (settled.length === 0) return;
+  const list = settled;
+  settled = [];
+  for (let i = 0; i < list.length; i++) {
+    const inv = list[i];
+    inv.listed = false;
+    if (inv.state === ANSWERED && inv.waiting === 0) inv.finish();
+  }
+};
+
+// endStuck ends every invocation if nothing in the isolate can wake any: one of them may be waited for
+// by the others, so all must be idle.
+const endStuck = () => {
+  if (live.size === 0 || opsPending > 0 || nextTimer() !== undefined) return;
+  if (typeof host.pending === "function" && host.pending()) return;
+  const all = [];
+  MapForEach(live, (inv) => { all[all.length] = inv; });
+  for (let i = 0; i < all.length; i++) if (all[i].expectsInput) return;
+  for (let i = 0; i < all.length; i++) all[i].stuck();
+};
+
+// ExecutionContext is the `ctx` of module handlers (Workers runtime API).
+let newExecutionContext;
+class ExecutionContext {
+  #inv; #props;
+  static { newExecutionContext = (inv) => new ExecutionContext(kInternal, inv); }
+  constructor() {
+    if (arguments[0] !== kInternal) throw illegalConstructor();
+    this.#inv = arguments[1];
+  }
+  waitUntil(promise) {
+    const inv = this.#inv;
+    needArgs("waitUntil", arguments.length, 1);
+    inv.waitUntil(promise);
+  }
+  passThroughOnException() { this.#inv.passThrough = true; }
+  get props() { void this.#inv; return (this.#props ??= {}); }
+}
+defineInterface(ExecutionContext, "ExecutionContext");
