@@ -132,11 +132,14 @@ func (b *bundler) checkFile(p string) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return errors.New("does not exist")
 		}
+		if manifest.IsEscape(err) {
+			return errors.New("is behind a symbolic link that leaves the tenant's folder; put the file itself there")
+		}
 		var pe *fs.PathError
 		if errors.As(err, &pe) {
 			err = pe.Err
 		}
-		return fmt.Errorf("cannot be read within the tenant's folder: %w", err)
+		return fmt.Errorf("cannot be read: %w", err)
 	}
 	switch {
 	case st.IsDir():

@@ -105,7 +105,7 @@ func ReadFile(root *os.Root, name string, limit int64) ([]byte, error) {
 	// O_NONBLOCK: opening a FIFO for reading would wait for a writer that never comes.
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		if isEscape(err) {
+		if IsEscape(err) {
 			return nil, errors.New("is a symbolic link that leaves the folder; put the file itself there")
 		}
 		return nil, fmt.Errorf("cannot be opened: %w", errors.Unwrap(err))
@@ -128,8 +128,8 @@ func ReadFile(root *os.Root, name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// isEscape recognises os.Root's refusal to leave the folder; the os package exports no value for it.
-func isEscape(err error) bool {
+// IsEscape recognises os.Root's refusal to leave the folder; the os package exports no value for it.
+func IsEscape(err error) bool {
 	var pe *fs.PathError
 	return errors.As(err, &pe) && strings.Contains(pe.Err.Error(), "escapes")
 }
