@@ -166,7 +166,7 @@ func (c *call) copyResponse(stream *gatewayside.Stream, length int64) {
 		// end of the chunks would make it believe it has everything.
 		c.s.obs.Metrics.Broken()
 		instead := gen.Outcome_unknown
-		if err == nil {
+		if err == nil || errors.Is(err, http.ErrContentLength) {
 			instead = gen.Outcome_exception // its Content-Length was wrong
 		}
 		c.cut(stream, instead)

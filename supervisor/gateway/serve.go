@@ -190,19 +190,19 @@ func (c *call) prepare(b *scratch) bool {
 // whole is the proof that nothing of it has reached anybody.
 func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 	ctx := c.r.Context()
-	for attempt := uint8(1); ; attempt++ {
+	c.req.Attempt = 1
+	for tries := 1; ; tries++ {
 		lease, err := c.acquire(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
 		c.lease, c.held = lease, true
-		c.req.Attempt = attempt
 		stream, err := lease.Open(ctx, &c.req)
 		if err != nil {
-			replay := !lease.Alive() && attempt == 1
+			// The frame was not sent: this was no attempt, if the shard's death was the reason.
+			again := !lease.Alive() && tries < maxTries
 			c.drop()
-			if replay {
-				c.s.obs.Metrics.Replayed()
+			if again {
 				continue
 			}
 			return nil, nil, err
@@ -214,9 +214,10 @@ func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 		if err == nil {
 			return stream, head, nil
 		}
-		if ctx.Err() == nil && replayable(stream.Result().Outcome, &c.req) && attempt == 1 {
+		if ctx.Err() == nil && replayable(stream.Result().Outcome, &c.req) {
 			c.lease.Lost()
 			c.drop()
+			c.req.Attempt++
 			c.s.obs.Metrics.Replayed()
 			continue
 		}
@@ -240,8 +241,11 @@ func (c *call) acquire(ctx context.Context) (placement.Lease, error) {
 
 // replayable says whether a request that ended without a head may be tried again.
 func replayable(o gen.Outcome, r *gatewayside.OpenRequest) bool {
-	return o == gen.Outcome_crashed && r.BodyMode != gen.BodyMode_streamed
+	return o == gen.Outcome_crashed && r.BodyMode != gen.BodyMode_streamed && r.Attempt == 1
 }
+
+// maxTries bounds how often a request meets shards that die before it is sent to them.
+const maxTries = 4
 
 // failed ends a call whose stream gave no head.
 func (c *call) failed(stream *gatewayside.Stream) {
@@ -249,14 +253,19 @@ func (c *call) failed(stream *gatewayside.Stream) {
 		stream.Cancel(gen.Abort_Reason_clientGone, "the client closed the connection")
 		c.stopPump(false)
 		c.finish(stream, gen.Outcome_canceled)
-		c.abandon()
+		if !c.answerBadBody() {
+			c.abandon()
+		}
+		return
 	}
 	res := stream.Result()
 	c.stopPump(false)
 	if c.pump != nil && c.pump.bad != nil {
 		// The tenant's failure follows from the client's.
 		c.settle(gen.Outcome_canceled)
-		c.refuse(http.StatusBadRequest, gen.Outcome_canceled, c.v.Tenant, "the request body is malformed or incomplete", 0)
+		if !c.answerBadBody() {
+			c.abandon()
+		}
 		return
 	}
 	c.noteLoss(res.Outcome)
@@ -336,22 +345,41 @@ func (c *call) abandon() {
 	panic(http.ErrAbortHandler)
 }
 
-// badBody answers a body that could not be read; nothing of the request has reached the tenant.
+// badBody ends a call whose body could not be read before anything of it reached the tenant.
 func (c *call) badBody(err error) {
 	c.settle(gen.Outcome_canceled)
-	if c.r.Context().Err() != nil {
-		c.abandon()
-	}
 	c.g.spent.Store(true)
-	status, message := http.StatusBadRequest, "the request body is malformed or incomplete"
-	var m *malformed
-	switch {
-	case errors.As(err, &m):
-		message = m.message
-	case isTimeout(err):
-		status, message = http.StatusRequestTimeout, "the request body did not arrive in time"
+	if status, message := c.judgeBody(err); status != 0 {
+		c.refuse(status, gen.Outcome_canceled, c.v.Tenant, message, 0)
+		return
+	}
+	c.abandon()
+}
+
+// answerBadBody tells a client that its streamed body was malformed or late; false if it is gone.
+// net/http cancels the request's context for all of these.
+func (c *call) answerBadBody() bool {
+	if c.pump == nil || c.pump.bad == nil {
+		return false
+	}
+	status, message := c.judgeBody(c.pump.bad)
+	if status == 0 {
+		return false
 	}
 	c.refuse(status, gen.Outcome_canceled, c.v.Tenant, message, 0)
+	return true
+}
+
+// judgeBody says what to answer for a body's read error; status 0 if nobody is there to read it.
+func (c *call) judgeBody(err error) (status int, message string) {
+	// The guard's own reason: net/http replaces it in trailers. Nobody reads the connection now.
+	if m, ok := errors.AsType[*malformed](c.g.err); ok {
+		return m.status, m.message
+	}
+	if isTimeout(err) {
+		return http.StatusRequestTimeout, "the request body did not arrive in time"
+	}
+	return 0, ""
 }
 
 func isTimeout(err error) bool {

@@ -279,6 +279,8 @@ func (s *strictReader) endOfHead() *malformed {
 		return bad("Host is given more than once")
 	case s.hosts == 0 && !s.http10:
 		return bad("Host is missing")
+	case s.hosts == 1 && !plainHost(s.host):
+		return bad("Host is not a name or address with a port")
 	case s.target != "" && s.hosts == 1 && !strings.EqualFold(s.target, s.host):
 		return bad("Host is not the host of the request target")
 	case s.chunked && s.length >= 0:

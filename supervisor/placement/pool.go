@@ -92,7 +92,7 @@ func (p *Pool) Warm(ctx context.Context) error {
 // ErrFull, ErrDraining, ctx's.
 func (p *Pool) Acquire(ctx context.Context, v *tenants.Version) (Lease, error) {
 	if x, ok := p.placed.Load(v); ok {
-		if pl := x.(*place); pl.acquire() {
+		if pl := x.(*place); p.take(pl) {
 			return Lease{p, pl}, nil
 		}
 	}
@@ -112,12 +112,28 @@ func (p *Pool) Acquire(ctx context.Context, v *tenants.Version) (Lease, error) {
 		if pl.err != nil {
 			return Lease{}, pl.err
 		}
-		if pl.acquire() {
+		if p.take(pl) {
 			return Lease{p, pl}, nil
 		}
 		err = fmt.Errorf("load %s: its shard died", v.Tenant)
 	}
 	return Lease{}, err
+}
+
+// take takes a lease on a loaded place whose shard lives.
+func (p *Pool) take(pl *place) bool {
+	if !pl.acquire() {
+		return false
+	}
+	if pl.shard.conn.Err() == nil {
+		return true
+	}
+	// The shard's own watcher is about to learn of it; requests need not wait for that.
+	pl.refs.Add(-1)
+	p.mu.Lock()
+	p.buryLocked(pl.shard)
+	p.mu.Unlock()
+	return false
 }
 
 // find returns the place of v, starting its load if there is none.

@@ -1,0 +1,423 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"bulkhead/ipc"
+	"bulkhead/ipc/gatewayside"
+	"bulkhead/ipc/ipctest"
+	"bulkhead/ipc/workerside"
+	"bulkhead/policy/limits"
+	"bulkhead/policy/seccomp"
+	"bulkhead/schema/gen"
+	"bulkhead/supervisor/launcher/orders"
+	"bulkhead/supervisor/observe"
+	"bulkhead/supervisor/placement"
+	"bulkhead/supervisor/tenants"
+)
+
+// farm is a gateway with everything real but the shards' JavaScript: clients over TCP, net/http,
+// placement, both channels over socketpairs, and at their other end a script.
+type farm struct {
+	t      testing.TB
+	server *Server
+	pool   *placement.Pool
+	obs    *observe.Observer
+	addr   string
+	serve  chan error
+	closed sync.Once
+
+	mu       sync.Mutex
+	versions map[string]*tenants.Version // guarded by mu; by host name without port
+	shards   map[uint32]*script          // guarded by mu
+	ids      atomic.Uint32
+	spawnErr atomic.Pointer[error]
+	aborts   abortLog
+}
+
+// abortLog is what shards were told of requests that should end.
+type abortLog struct {
+	mu   sync.Mutex
+	seen map[string]int // guarded by mu; "path reason" → times
+}
+
+func (a *abortLog) add(path string, r gen.Abort_Reason) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.seen == nil {
+		a.seen = map[string]int{}
+	}
+	a.seen[path+" "+r.String()]++
+}
+
+func (a *abortLog) count(key string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.seen[key]
+}
+
+func newFarm(t testing.TB, change func(*Options, *placement.Options)) *farm {
+	f := &farm{t: t, versions: map[string]*tenants.Version{}, shards: map[uint32]*script{}, serve: make(chan error, 1)}
+	f.obs = observe.New(observe.NewLogger(io.Discard, slog.LevelInfo), observe.Options{})
+	po := placement.Options{Spawn: f.spawn, Shard: limits.DefaultShard(), Profile: seccomp.JIT, Observer: f.obs}
+	so := Options{Lookup: f.lookup, Tenants: f.list, Observer: f.obs, Index: true}
+	if change != nil {
+		change(&so, &po)
+	}
+	f.pool = placement.New(po)
+	so.Pool = f.pool
+	f.server = New(so)
+	for _, id := range []string{"a", "b"} {
+		f.add(id, nil)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.addr = l.Addr().String()
+	go func() { f.serve <- f.server.Serve(l) }()
+	t.Cleanup(f.close)
+	return f
+}
+
+func (f *farm) close() {
+	f.closed.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		f.pool.Close()
+		f.server.Drain(ctx)
+	})
+}
+
+// add makes or replaces a tenant.
+func (f *farm) add(id string, change func(*tenants.Version)) *tenants.Version {
+	v := &tenants.Version{Tenant: id, Hash: "h-" + id, Bundle: ipctest.Bundle(f.t, "export default {}"), Limits: limits.DefaultTenant(),
+		Profile: seccomp.JIT, Made: time.Now()}
+	if change != nil {
+		change(v)
+	}
+	f.mu.Lock()
+	f.versions[id+".localhost"] = v
+	f.mu.Unlock()
+	f.pool.Retire(id, v)
+	return v
+}
+
+func (f *farm) lookup(_ context.Context, host, _ string) (*tenants.Version, bool) {
+	host, _, _ = strings.Cut(strings.ToLower(host), ":")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, ok := f.versions[host]
+	return v, ok
+}
+
+func (f *farm) list() (out []tenants.Info) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, v := range f.versions {
+		i := tenants.Info{ID: v.Tenant, State: "ready", Version: v.Hash}
+		if v.Err != nil {
+			i.State, i.Err = "failed", v.Err
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+func (f *farm) spawn(_ context.Context, _ seccomp.Profile, _ uint64, onViolation func(error)) (placement.Process, placement.Conn, error) {
+	if err := f.spawnErr.Load(); err != nil {
+		return placement.Process{}, nil, *err
+	}
+	id := f.ids.Add(1)
+	pair := ipctest.NewPair(f.t)
+	s := &script{farm: f, id: id, pair: pair, streams: map[uint64]*scriptStream{}, exited: make(chan orders.Exit, 1)}
+	ipctest.StartShard(f.t, pair, &ipctest.Shard{Handle: s.handle})
+	conn, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{OnViolation: onViolation})
+	if err != nil {
+		return placement.Process{}, nil, err
+	}
+	f.mu.Lock()
+	f.shards[id] = s
+	f.mu.Unlock()
+	return placement.Process{ID: id, PID: int(id), Exited: s.exited, Kill: func() error {
+		s.die(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1})
+		return nil
+	}}, conn, nil
+}
+
+// script is a shard that answers by the path of the URL. It runs on the thread that reads.
+type script struct {
+	farm    *farm
+	id      uint32
+	pair    *ipctest.Pair
+	exited  chan orders.Exit
+	dead    sync.Once
+	streams map[uint64]*scriptStream
+}
+
+type scriptStream struct {
+	open     ipc.Open
+	query    url.Values
+	path     string
+	received int
+	body     []byte
+	ended    bool
+	left     int // response bytes to send
+	window   int
+	aborted  string
+}
+
+func (s *script) die(e orders.Exit) {
+	s.dead.Do(func() {
+		s.pair.Shutdown()
+		s.exited <- e
+		close(s.exited)
+	})
+}
+
+func (s *script) handle(d *workerside.Data, fr gen.Frame) error {
+	w := limits.DefaultWire()
+	id := fr.Stream()
+	switch fr.Which() {
+	case gen.Frame_Which_open:
+		o, err := ipc.DecodeOpen(fr, &w)
+		if err != nil {
+			return err
+		}
+		o.Headers, o.Body = bytes.Clone(o.Headers), bytes.Clone(o.Body)
+		o.URL, o.Method, o.RequestID = strings.Clone(o.URL), strings.Clone(o.Method), strings.Clone(o.RequestID)
+		u, err := url.Parse(o.URL)
+		if err != nil {
+			return err
+		}
+		st := &scriptStream{open: o, query: u.Query(), path: u.Path, window: w.Window, body: o.Body, received: len(o.Body), ended: o.BodyMode != gen.BodyMode_streamed}
+		s.streams[id] = st
+		s.start(d, id, st)
+	case gen.Frame_Which_chunk:
+		st := s.streams[id]
+		if st == nil {
+			return nil
+		}
+		p, err := ipc.DecodeChunk(fr, &w)
+		if err != nil {
+			return err
+		}
+		st.received += len(p)
+		if st.path == "/echo" {
+			st.body = append(st.body, p...)
+		}
+		if st.path != "/stall" {
+			d.Begin().Window(id, uint32(len(p)))
+			d.End()
+		}
+	case gen.Frame_Which_end:
+		if st := s.streams[id]; st != nil {
+			st.ended = true
+			s.finishUpload(d, id, st)
+		}
+	case gen.Frame_Which_window:
+		if st := s.streams[id]; st != nil {
+			st.window += int(fr.Window())
+			s.more(d, id, st)
+		}
+	case gen.Frame_Which_abort:
+		reason, msg, err := ipc.DecodeAbort(fr, &w)
+		if err != nil {
+			return err
+		}
+		if st := s.streams[id]; st != nil {
+			st.aborted = reason.String() + ": " + msg
+			s.farm.aborts.add(st.path, reason)
+			o := gen.Outcome_canceled
+			if reason == gen.Abort_Reason_refused || reason == gen.Abort_Reason_failed {
+				o = gen.Outcome_ok
+			}
+			if reason == gen.Abort_Reason_failed {
+				o = gen.Outcome_exception
+			}
+			s.done(d, id, o, "")
+		}
+	}
+	return nil
+}
+
+func (s *script) done(d *workerside.Data, id uint64, o gen.Outcome, msg string) {
+	d.Begin().Done(id, &ipc.Done{Outcome: o, Message: msg})
+	d.End()
+	delete(s.streams, id)
+}
+
+func (s *script) whole(d *workerside.Data, id uint64, status int, headers string, body string) {
+	mode := gen.BodyMode_whole
+	if body == "" {
+		mode = gen.BodyMode_none
+	}
+	d.Begin().Head(id, &ipc.Head{Status: uint16(status), Headers: []byte(headers), Body: []byte(body), BodyMode: mode})
+	d.End()
+	s.done(d, id, gen.Outcome_ok, "")
+}
+
+const plain = "content-type\ntext/plain\n"
+
+func (s *script) start(d *workerside.Data, id uint64, st *scriptStream) {
+	number := func(name string) int { n, _ := strconv.Atoi(st.query.Get(name)); return n }
+	switch st.path {
+	case "/info":
+		s.whole(d, id, 200, plain+"x-attempt\n"+strconv.Itoa(int(st.open.Attempt))+"\nx-shard\n"+fmt.Sprint(s.id)+"\nx-id\n"+st.open.RequestID+"\n",
+			st.open.Method+" "+st.open.URL+"\n"+string(st.open.Headers))
+	case "/status":
+		s.whole(d, id, number("code"), strings.ReplaceAll(st.query.Get("h"), "|", "\n"), st.query.Get("body"))
+	case "/stream": // n bytes, under the window; cl: the Content-Length claimed
+		st.left = number("n")
+		headers := plain
+		if cl := st.query.Get("cl"); cl != "" {
+			headers += "content-length\n" + cl + "\n"
+		}
+		d.Begin().Head(id, &ipc.Head{Status: 200, Headers: []byte(headers), BodyMode: gen.BodyMode_streamed})
+		d.End()
+		s.more(d, id, st)
+	case "/first": // one chunk, then silence
+		b := d.Begin()
+		b.Head(id, &ipc.Head{Status: 200, Headers: []byte(plain), BodyMode: gen.BodyMode_streamed})
+		b.Chunk(id, []byte("first"))
+		d.End()
+	case "/broken": // fails in the middle of its body
+		b := d.Begin()
+		b.Head(id, &ipc.Head{Status: 200, Headers: []byte(plain), BodyMode: gen.BodyMode_streamed})
+		b.Chunk(id, []byte("half"))
+		b.Abort(id, gen.Abort_Reason_failed, "stream errored")
+		d.End()
+		s.done(d, id, gen.Outcome_exception, "stream errored")
+	case "/late": // waitUntil goes on after the response
+		d.Begin().Head(id, &ipc.Head{Status: 200, Headers: []byte(plain), Body: []byte("early"), BodyMode: gen.BodyMode_whole})
+		d.End()
+		time.AfterFunc(time.Duration(number("ms"))*time.Millisecond, func() {
+			d.Begin().Done(id, &ipc.Done{Outcome: gen.Outcome_ok})
+			d.End()
+			d.Flush()
+		})
+	case "/slow":
+		time.AfterFunc(time.Duration(number("ms"))*time.Millisecond, func() {
+			b := d.Begin()
+			b.Head(id, &ipc.Head{Status: 200, Headers: []byte(plain), Body: []byte("slow"), BodyMode: gen.BodyMode_whole})
+			b.Done(id, &ipc.Done{Outcome: gen.Outcome_ok})
+			d.End()
+			d.Flush()
+		})
+	case "/end":
+		s.done(d, id, gen.OutcomeFromString(st.query.Get("o")), st.query.Get("m"))
+	case "/early": // answers without reading the body
+		s.whole(d, id, 413, plain, "too much")
+	case "/hang", "/stall":
+	case "/die":
+		if st.query.Get("once") == "" || st.open.Attempt == 1 {
+			s.die(orders.Exit{Code: -1, Signal: syscall.SIGSEGV, Syscall: -1})
+			return
+		}
+		s.whole(d, id, 200, plain, "attempt "+strconv.Itoa(int(st.open.Attempt)))
+	case "/halfdie":
+		b := d.Begin()
+		b.Head(id, &ipc.Head{Status: 200, Headers: []byte(plain), BodyMode: gen.BodyMode_streamed})
+		b.Chunk(id, []byte("half"))
+		d.End()
+		d.Flush()
+		time.AfterFunc(50*time.Millisecond, func() { s.die(orders.Exit{Code: 2, Syscall: -1}) })
+	case "/forge":
+		d.Begin().Head(id+1000, &ipc.Head{Status: 200})
+		d.End()
+	default:
+		s.finishUpload(d, id, st)
+	}
+}
+
+// finishUpload answers uploads once they are whole.
+func (s *script) finishUpload(d *workerside.Data, id uint64, st *scriptStream) {
+	if !st.ended {
+		return
+	}
+	switch st.path {
+	case "/echo":
+		if len(st.body) <= 64<<10 {
+			s.whole(d, id, 200, plain, string(st.body))
+		}
+	case "/hang", "/stall", "/first", "/stream", "/broken":
+	default:
+		s.whole(d, id, 200, plain, strconv.Itoa(st.received))
+	}
+}
+
+// more sends what the window lets it.
+func (s *script) more(d *workerside.Data, id uint64, st *scriptStream) {
+	if st.path != "/stream" {
+		return
+	}
+	for st.left > 0 && st.window > 0 {
+		n := min(st.left, st.window, 64<<10)
+		d.Begin().Chunk(id, bytes.Repeat([]byte{'x'}, n))
+		d.End()
+		st.left, st.window = st.left-n, st.window-n
+	}
+	if st.left == 0 {
+		d.Begin().End(id)
+		d.End()
+		s.done(d, id, gen.Outcome_ok, "")
+	}
+}
+
+// request sends one request of the tenant a and returns the answer with its body.
+func (f *farm) request(method, target string, body io.Reader, change ...func(*http.Request)) (*http.Response, string) {
+	f.t.Helper()
+	resp, text, err := f.try(method, target, body, change...)
+	if err != nil {
+		f.t.Fatalf("%s %s: %v", method, target, err)
+	}
+	return resp, text
+}
+
+func (f *farm) try(method, target string, body io.Reader, change ...func(*http.Request)) (*http.Response, string, error) {
+	r, err := http.NewRequest(method, "http://"+f.addr+target, body)
+	if err != nil {
+		return nil, "", err
+	}
+	r.Host = "a.localhost"
+	for _, c := range change {
+		c(r)
+	}
+	c := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := c.Do(r)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp, string(b), err
+}
+
+func host(name string) func(*http.Request) { return func(r *http.Request) { r.Host = name } }
+
+// outcomes waits until the tenant's counters say want, e.g. "ok=1 canceled=1".
+func (f *farm) outcomes(tenant string, want map[string]uint64) {
+	f.t.Helper()
+	var got map[string]uint64
+	for range 200 {
+		if _, got = f.obs.Metrics.Requests(tenant); fmt.Sprint(got) == fmt.Sprint(want) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	f.t.Errorf("outcomes of %s = %v, want %v", tenant, got, want)
+}
