@@ -1,0 +1,205 @@
+package scheduler
+
+import (
+	"fmt"
+	"time"
+
+	"bulkhead/ipc"
+	"bulkhead/sandboxworker/engine"
+	"bulkhead/schema/gen"
+)
+
+// handle delivers one event of t's mailbox. The executor owns t.
+func (x *executor) handle(t *tenant, e *event) {
+	if e.inv != nil && e.inv.over && e.kind != evDrop {
+		return
+	}
+	if e.nowMs > t.clock {
+		t.clock = e.nowMs
+	}
+	switch e.kind {
+	case evLoad:
+		x.load(t, e.done)
+	case evOpen:
+		x.open(t, e)
+	case evChunk:
+		x.chunk(t, e)
+	case evEnd:
+		if t.iso != nil {
+			x.turnInv(t, e.inv, func(i *engine.Isolate) engine.Turn { return i.End(t.clock, e.inv.id) })
+		}
+	case evAbort:
+		x.abort(t, e)
+	case evWindow:
+		x.window(t, e)
+	case evDeadline:
+		x.deadline(t, e.inv)
+	case evDrop:
+		if t.iso != nil {
+			x.turnFor(t, nil, t.limits.cpu, func(i *engine.Isolate) engine.Turn {
+				return i.Abort(t.clock, e.inv.id, uint8(gen.Abort_Reason_refused), "")
+			})
+		}
+	case evTimer:
+		x.timers(t)
+	case evOp:
+		t.ops--
+		if t.iso != nil && e.op.iso == t.iso {
+			inv := t.invs[e.op.inv]
+			x.turnFor(t, inv, x.budget(t, inv), func(i *engine.Isolate) engine.Turn {
+				return i.OpResult(t.clock, e.op.id, e.op.ok, e.op.meta, e.op.data)
+			})
+		}
+	}
+}
+
+// budget is the CPU left for a turn: the invocation's rest, or a whole limit for turns that
+// belong to none.
+func (x *executor) budget(t *tenant, inv *invocation) time.Duration {
+	if inv == nil {
+		return t.limits.cpu
+	}
+	return t.limits.cpu - inv.cpu
+}
+
+// turnInv runs a turn on behalf of inv, unless its CPU is used up.
+func (x *executor) turnInv(t *tenant, inv *invocation, f func(*engine.Isolate) engine.Turn) bool {
+	left := x.budget(t, inv)
+	if left <= 0 {
+		x.kill(t, inv, gen.Outcome_exceededCpu, cpuMessage(t, inv))
+		return t.iso != nil
+	}
+	return x.turnFor(t, inv, left, f)
+}
+
+func cpuMessage(t *tenant, inv *invocation) string {
+	return fmt.Sprintf("exceeded its CPU limit of %d ms: used %.1f ms", t.limits.cpu.Milliseconds(), float64(inv.cpu.Microseconds())/1000)
+}
+
+// open starts an invocation, reviving the tenant's isolate if it was given up.
+func (x *executor) open(t *tenant, e *event) {
+	inv := e.inv
+	f, err := x.dec.Frame(e.frame)
+	var o ipc.Open
+	if err == nil {
+		o, err = ipc.DecodeOpen(f, &x.s.opt.Wire)
+	}
+	if err != nil {
+		x.s.halt(err)
+		return
+	}
+	t.invs[inv.id] = inv
+	inv.requestID, inv.attempt = string([]byte(o.RequestID)), o.Attempt
+	inv.ungranted = len(o.Body)
+	if o.ReceivedMs > t.clock {
+		t.clock = o.ReceivedMs
+	}
+	if t.iso == nil {
+		if r := x.start(t); r.failed != nil {
+			x.finish(inv, gen.Outcome_notLoaded, "the code does not start any more: "+r.failed.Message)
+			return
+		}
+	}
+	x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn {
+		return i.Request(t.clock, engine.Request{
+			Inv: inv.id, Method: o.Method, URL: o.URL, Headers: o.Headers, Body: o.Body, BodyMode: o.BodyMode,
+			RequestID: o.RequestID, Attempt: o.Attempt,
+		})
+	})
+}
+
+func (x *executor) chunk(t *tenant, e *event) {
+	f, err := x.dec.Frame(e.frame)
+	var p []byte
+	if err == nil {
+		p, err = ipc.DecodeChunk(f, &x.s.opt.Wire)
+	}
+	if err != nil {
+		x.s.halt(err)
+		return
+	}
+	if t.iso == nil {
+		return
+	}
+	e.inv.ungranted += len(p)
+	x.turnInv(t, e.inv, func(i *engine.Isolate) engine.Turn { return i.Chunk(t.clock, e.inv.id, p) })
+}
+
+// abort: the client left, or the gateway wants no more of the response's body.
+func (x *executor) abort(t *tenant, e *event) {
+	inv := e.inv
+	if e.reason != gen.Abort_Reason_failed {
+		inv.unwanted = true
+		inv.out = nil
+	}
+	if e.reason == gen.Abort_Reason_deadline {
+		x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
+		return
+	}
+	if e.reason == gen.Abort_Reason_clientGone {
+		// Whatever the code does about it, it has a waitUntil's time for it.
+		if d := time.Now().Add(t.limits.waitUntil).UnixNano(); d < inv.deadline.Load() {
+			inv.deadline.Store(d)
+		}
+	}
+	x.drain(inv)
+	if !inv.over && t.iso != nil {
+		x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn {
+			return i.Abort(t.clock, inv.id, uint8(e.reason), e.text)
+		})
+	}
+}
+
+// window: first what waits here, then the isolate is told that there is room.
+func (x *executor) window(t *tenant, e *event) {
+	inv := e.inv
+	if inv.unwanted {
+		return
+	}
+	inv.window += int(e.n)
+	x.drain(inv)
+	if !inv.over && !inv.ended && t.iso != nil {
+		x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn { return i.Window(t.clock, inv.id, e.n) })
+	}
+}
+
+func wallMessage(t *tenant) string {
+	return fmt.Sprintf("exceeded its wall-clock limit of %d ms", t.limits.wall.Milliseconds())
+}
+
+// deadline ends an invocation that took too long, waiting included.
+func (x *executor) deadline(t *tenant, inv *invocation) {
+	if time.Now().UnixNano() <= inv.deadline.Load() {
+		// It was extended meanwhile, by the end of its response.
+		x.s.mu.Lock()
+		inv.late = false
+		x.s.mu.Unlock()
+		return
+	}
+	if inv.fin != nil {
+		// The code was done in time, the client does not read: its result stands.
+		inv.out, inv.outEnd, inv.outAbort, inv.fin = nil, false, nil, nil
+		x.finish(inv, gen.Outcome_exceededWallTime, wallMessage(t))
+		return
+	}
+	if inv.ended && len(inv.out) == 0 {
+		x.kill(t, inv, gen.Outcome_ok, fmt.Sprintf("waitUntil was cut off after %d ms", t.limits.waitUntil.Milliseconds()))
+		return
+	}
+	x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
+}
+
+// timers runs what is due. The clock shows the nominal time, not the real one.
+func (x *executor) timers(t *tenant) {
+	x.s.mu.Lock()
+	due := t.due
+	t.ticking, t.due = false, -1
+	x.s.mu.Unlock()
+	if due < 0 || t.iso == nil {
+		return
+	}
+	if due > t.clock {
+		t.clock = due
+	}
+	x.turnFor(t, nil, x.budget(t, nil), func(i *engine.Isolate) engine.Turn { return i.Timer(t.clock) })
+}

@@ -1,0 +1,175 @@
+package scheduler
+
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"bulkhead/ipc"
+	"bulkhead/sandboxworker/engine"
+)
+
+const (
+	// flushBytes is how much output may gather before it is written although work is left.
+	flushBytes = 32 << 10
+	// flushTenants is how many tenants may take their turn before output is written.
+	flushTenants = 8
+	// quantumEvents bounds a tenant's quantum besides its time.
+	quantumEvents = 16
+)
+
+// executor is one thread that runs isolates.
+type executor struct {
+	s   *Scheduler
+	id  int // its slot in the black box
+	dec *ipc.Decoder
+
+	unflushed int // tenants run since the last flush; owned by the thread
+
+	mu      sync.Mutex // held for a few instructions at both ends of a turn, and by the watchdog
+	iso     *engine.Isolate
+	t       *tenant
+	inv     *invocation
+	turn    uint64        // odd while a turn runs
+	allowed time.Duration // CPU left for this turn
+	seen    uint64        // watchdog: the turn it has seen
+	seenCPU time.Duration // watchdog: the thread's CPU clock then
+	tid     int
+}
+
+func newExecutor(s *Scheduler, id int) *executor {
+	return &executor{s: s, id: id, dec: ipc.NewDecoder(&s.opt.Wire)}
+}
+
+// loop is the executor's thread: run whoever is runnable, else read the socket, else wait.
+func (x *executor) loop() {
+	runtime.LockOSThread()
+	// Not unlocked: the thread ends with its executor.
+	x.mu.Lock()
+	x.tid = threadID()
+	x.mu.Unlock()
+	s := x.s
+	s.mu.Lock()
+	for {
+		if s.stopped {
+			s.mu.Unlock()
+			return
+		}
+		if t := s.next(); t != nil {
+			s.mu.Unlock()
+			x.run(t)
+			s.mu.Lock()
+			continue
+		}
+		if x.unflushed > 0 || s.data.Pending() > 0 {
+			s.mu.Unlock()
+			x.flush()
+			s.mu.Lock()
+			continue
+		}
+		if !s.polling {
+			s.polling = true
+			s.mu.Unlock()
+			if err := s.poll(); err != nil {
+				s.mu.Unlock()
+				s.halt(err)
+				s.mu.Lock()
+			}
+			continue
+		}
+		s.idle.Wait()
+	}
+}
+
+func (x *executor) flush() {
+	x.unflushed = 0
+	if err := x.s.data.Flush(); err != nil {
+		x.s.halt(err)
+	}
+}
+
+// run gives a tenant its quantum.
+func (x *executor) run(t *tenant) {
+	s := x.s
+	began := time.Now()
+	for n := 0; ; n++ {
+		s.mu.Lock()
+		if len(t.evict) > 0 {
+			s.mu.Unlock()
+			x.evict(t)
+			return
+		}
+		if len(t.queue) == 0 || s.stopped || n == quantumEvents || (n > 0 && time.Since(began) > s.opt.Quantum) {
+			t.running = false
+			if len(t.queue) > 0 && !s.stopped {
+				s.runnable(t)
+			}
+			s.mu.Unlock()
+			break
+		}
+		e := t.queue[0]
+		t.queue[0] = event{}
+		if t.queue = t.queue[1:]; len(t.queue) == 0 {
+			t.queue = nil
+		}
+		s.mu.Unlock()
+		x.handle(t, &e)
+		if e.frame != nil {
+			s.drop(e.frame)
+		}
+	}
+	if x.unflushed++; x.unflushed >= flushTenants || s.data.Pending() >= flushBytes {
+		x.flush()
+	}
+}
+
+// turnFor runs one turn of t's isolate for inv (nil: for none) with at most budget of CPU, and
+// deals with what it says and how it ended. It reports whether the isolate is still there.
+func (x *executor) turnFor(t *tenant, inv *invocation, budget time.Duration, f func(*engine.Isolate) engine.Turn) bool {
+	out := x.enter(t, inv, budget, f)
+	return x.after(t, inv, &out)
+}
+
+// enter runs one turn under the watchdog's eyes and with its name in the black box.
+func (x *executor) enter(t *tenant, inv *invocation, budget time.Duration, f func(*engine.Isolate) engine.Turn) engine.Turn {
+	s := x.s
+	var stream uint64
+	if inv != nil {
+		stream = inv.stream
+	}
+	x.mu.Lock()
+	x.iso, x.t, x.inv, x.allowed = t.iso, t, inv, budget
+	x.turn++
+	x.mu.Unlock()
+	s.dog.watch()
+	s.box.Enter(x.id, t.handle, stream)
+	out := f(t.iso)
+	s.box.Leave(x.id)
+	x.mu.Lock()
+	x.turn++
+	x.iso, x.t, x.inv = nil, nil, nil
+	x.mu.Unlock()
+	t.cpu.Add(int64(out.CPU))
+	if inv != nil {
+		inv.cpu += out.CPU
+	}
+	return out
+}
+
+// terminateTenant stops the turn that runs if it is t's.
+func (x *executor) terminateTenant(t *tenant) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.iso != nil && x.t == t {
+		x.iso.Terminate(engine.ReasonEvict)
+	}
+}
+
+// terminate stops the turn that runs, if any.
+func (x *executor) terminate(r engine.Reason) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.iso != nil {
+		x.iso.Terminate(r)
+	}
+}

@@ -1,0 +1,310 @@
+package scheduler
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"time"
+
+	"bulkhead/ipc"
+	"bulkhead/sandboxworker/engine"
+	"bulkhead/schema/gen"
+)
+
+// send adds frames to the batch and writes it when it has grown large.
+func (s *Scheduler) send(fill func(*ipc.Batch)) {
+	fill(s.data.Begin())
+	if s.data.End() > 8*flushBytes {
+		if err := s.data.Flush(); err != nil {
+			s.halt(err)
+		}
+	}
+}
+
+// after deals with what a turn said and how it ended. It reports whether the isolate is still
+// there.
+func (x *executor) after(t *tenant, inv *invocation, out *engine.Turn) bool {
+	for r := range out.Records() {
+		x.record(t, &r)
+	}
+	x.s.mu.Lock()
+	x.s.setTimer(t, out.NextTimerMs)
+	x.s.mu.Unlock()
+	switch out.Status {
+	case engine.OK:
+		return true
+	case engine.Terminated:
+		x.terminated(t, inv, out.Reason)
+	case engine.OutOfMemory:
+		x.giveUp(t, gen.Outcome_exceededMemory, fmt.Sprintf("exceeded its memory limit of %d MiB", t.limits.memory>>20))
+	default:
+		x.giveUp(t, gen.Outcome_internalError, "the isolate could not go on")
+	}
+	return t.iso != nil
+}
+
+// terminated: the watchdog stopped the turn. What it was running for ends; the isolate is told
+// and goes on. A turn that belonged to no request was a timer of some request, and which one
+// only the code knows: all of the tenant's requests end, and its isolate with them.
+func (x *executor) terminated(t *tenant, inv *invocation, reason engine.Reason) {
+	switch {
+	case reason == engine.ReasonEvict:
+		return // the tenant's executor is about to see why
+	case inv == nil:
+		x.giveUp(t, gen.Outcome_exceededCpu, fmt.Sprintf("a timer exceeded the CPU limit of %d ms", t.limits.cpu.Milliseconds()))
+	case reason == engine.ReasonWall:
+		x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
+	default:
+		x.kill(t, inv, gen.Outcome_exceededCpu, cpuMessage(t, inv))
+	}
+}
+
+// kill ends an invocation and tells the isolate. If the isolate cannot even take that without
+// using up a whole limit again, it is given up.
+func (x *executor) kill(t *tenant, inv *invocation, o gen.Outcome, message string) {
+	x.finish(inv, o, message)
+	if t.iso == nil {
+		return
+	}
+	var out engine.Turn
+	reason := uint8(gen.Abort_Reason_deadline)
+	x.quietTurn(t, inv, &out, func(i *engine.Isolate) engine.Turn { return i.Abort(t.clock, inv.id, reason, message) })
+	if out.Status != engine.OK {
+		x.giveUp(t, o, message)
+	}
+}
+
+// giveUp ends all of t's invocations and disposes of its isolate; the next request gets a new
+// one from the same bundle.
+func (x *executor) giveUp(t *tenant, o gen.Outcome, message string) {
+	for _, inv := range t.invs {
+		if inv.fin != nil {
+			continue // its code is done; the rest of its body is here
+		}
+		x.finish(inv, o, message)
+	}
+	x.dispose(t)
+}
+
+// record turns one record of the isolate into frames. The runtime is ours but runs beside the
+// tenant's code: what it says is held against the invocation's state, because a frame out of
+// order would cost the whole shard.
+func (x *executor) record(t *tenant, r *engine.Record) {
+	s := x.s
+	inv := t.invs[r.Inv]
+	switch r.Kind {
+	case engine.RecordLog:
+		s.logs.add(t, inv, r)
+		return
+	case engine.RecordOp:
+		s.startOp(t, r)
+		return
+	}
+	if inv == nil || inv.over {
+		return
+	}
+	switch r.Kind {
+	case engine.RecordHead:
+		x.head(t, inv, r)
+	case engine.RecordChunk:
+		if inv.headSent && !inv.ended {
+			x.body(inv, r.Data)
+		}
+	case engine.RecordEnd:
+		if inv.headSent && !inv.ended {
+			x.endBody(inv, nil)
+		}
+	case engine.RecordAbort:
+		if inv.headSent && !inv.ended {
+			msg := cut(string(r.Text), 1<<10)
+			x.endBody(inv, &msg)
+		}
+	case engine.RecordCredit:
+		if n := min(int(r.N), inv.ungranted); n > 0 {
+			inv.ungranted -= n
+			s.send(func(b *ipc.Batch) { b.Window(inv.stream, uint32(n)) })
+		}
+	case engine.RecordRefuse:
+		s.send(func(b *ipc.Batch) { b.Abort(inv.stream, gen.Abort_Reason_refused, "") })
+	case engine.RecordFinished:
+		x.finished(inv, r.Outcome, string(r.Text))
+	}
+}
+
+// head sends a response's head. A whole body too large for one frame is streamed, with the
+// length it would have had.
+func (x *executor) head(t *tenant, inv *invocation, r *engine.Record) {
+	if inv.headSent {
+		return
+	}
+	err := ipc.CheckHeaders(r.Headers, &x.s.opt.Wire)
+	if err == nil && (r.Status < 200 || r.Status > 599) {
+		err = ipc.Violation(ipc.KindHeaders, 0, "status %d", r.Status)
+	}
+	if err != nil {
+		x.finish(inv, gen.Outcome_exception, "the response cannot be sent: "+err.(*ipc.ViolationError).Detail)
+		// The records of this turn are still being read: the isolate is told in a later one.
+		x.s.mu.Lock()
+		x.s.post(t, event{kind: evDrop, inv: inv})
+		x.s.mu.Unlock()
+		return
+	}
+	inv.headSent = true
+	h := ipc.Head{Status: uint16(r.Status), Headers: r.Headers, BodyMode: r.BodyMode}
+	rest := r.Data
+	switch {
+	case r.BodyMode == gen.BodyMode_none:
+		rest = nil
+	case len(rest) <= x.s.opt.Wire.ChunkBytes:
+		h.Body, rest = rest, nil
+	default:
+		h.Body, rest = rest[:x.s.opt.Wire.ChunkBytes], rest[x.s.opt.Wire.ChunkBytes:]
+		if r.BodyMode == gen.BodyMode_whole {
+			h.BodyMode = gen.BodyMode_streamed
+			h.Headers = withLength(r.Headers, len(r.Data))
+		}
+	}
+	inv.window -= len(h.Body)
+	x.s.send(func(b *ipc.Batch) { b.Head(inv.stream, &h) })
+	if len(rest) > 0 {
+		x.body(inv, rest)
+	}
+	if r.BodyMode != gen.BodyMode_streamed {
+		if h.BodyMode == gen.BodyMode_streamed {
+			x.endBody(inv, nil)
+			return
+		}
+		x.responseOver(inv)
+	}
+}
+
+// withLength adds a content-length unless there is one.
+func withLength(headers []byte, n int) []byte {
+	for name := range ipc.Headers(headers) {
+		if bytes.Equal(name, contentLength) {
+			return headers
+		}
+	}
+	return ipc.AppendHeader(bytes.Clone(headers), string(contentLength), strconv.Itoa(n))
+}
+
+var contentLength = []byte("content-length")
+
+// body sends what the window allows and keeps the rest.
+func (x *executor) body(inv *invocation, p []byte) {
+	if inv.unwanted {
+		return
+	}
+	if len(inv.out) == 0 {
+		p = x.sendChunks(inv, p)
+	}
+	if len(p) > 0 {
+		inv.out = append(inv.out, p...)
+	}
+}
+
+// sendChunks sends as much of p as the window allows and returns the rest.
+func (x *executor) sendChunks(inv *invocation, p []byte) []byte {
+	for len(p) > 0 && inv.window > 0 {
+		n := min(len(p), inv.window, x.s.opt.Wire.ChunkBytes)
+		inv.window -= n
+		x.s.send(func(b *ipc.Batch) { b.Chunk(inv.stream, p[:n]) })
+		p = p[n:]
+	}
+	return p
+}
+
+// endBody ends the response's body once everything before it is sent; abort, if not nil, says
+// that it is incomplete.
+func (x *executor) endBody(inv *invocation, abort *string) {
+	x.responseOver(inv)
+	inv.outEnd, inv.outAbort = abort == nil, abort
+	x.drain(inv)
+}
+
+// responseOver notes that the code has said all of its response: from here on waitUntil's time
+// runs.
+func (x *executor) responseOver(inv *invocation) {
+	inv.ended = true
+	if len(inv.out) == 0 {
+		inv.deadline.Store(time.Now().Add(inv.t.limits.waitUntil).UnixNano())
+	}
+}
+
+// drain sends what waited for the window, and what waited behind it.
+func (x *executor) drain(inv *invocation) {
+	if len(inv.out) > 0 {
+		rest := x.sendChunks(inv, inv.out)
+		if len(rest) > 0 {
+			inv.out = inv.out[len(inv.out)-len(rest):]
+			return
+		}
+		inv.out = nil
+		if inv.ended {
+			x.responseOver(inv)
+		}
+	}
+	switch {
+	case inv.outAbort != nil:
+		msg := *inv.outAbort
+		x.s.send(func(b *ipc.Batch) { b.Abort(inv.stream, gen.Abort_Reason_failed, msg) })
+	case inv.outEnd:
+		x.s.send(func(b *ipc.Batch) { b.End(inv.stream) })
+	}
+	inv.outEnd, inv.outAbort = false, nil
+	if inv.fin != nil {
+		x.finish(inv, inv.fin.outcome, inv.fin.message)
+	}
+}
+
+// finished: the runtime says that the invocation is over.
+func (x *executor) finished(inv *invocation, o gen.Outcome, message string) {
+	if !workerOutcome(o) {
+		o, message = gen.Outcome_internalError, fmt.Sprintf("the runtime ended with outcome %d", o)
+	}
+	if o == gen.Outcome_ok && !inv.ended && !inv.unwanted {
+		o, message = gen.Outcome_exception, "the handler ended without a whole response"
+	}
+	if len(inv.out) > 0 {
+		inv.fin = &finish{outcome: o, message: message}
+		return
+	}
+	x.finish(inv, o, message)
+}
+
+// workerOutcome tells which outcomes a shard may decide; see ipc/gatewayside.
+func workerOutcome(o gen.Outcome) bool {
+	switch o {
+	case gen.Outcome_ok, gen.Outcome_exception, gen.Outcome_exceededCpu, gen.Outcome_exceededMemory, gen.Outcome_exceededWallTime,
+		gen.Outcome_killed, gen.Outcome_loadShed, gen.Outcome_canceled, gen.Outcome_notLoaded, gen.Outcome_internalError:
+		return true
+	}
+	return false
+}
+
+// finish sends the done frame and forgets the invocation.
+func (x *executor) finish(inv *invocation, o gen.Outcome, message string) {
+	if inv.over {
+		return
+	}
+	inv.over = true
+	inv.out, inv.fin, inv.outEnd, inv.outAbort = nil, nil, false, nil
+	s := x.s
+	s.send(func(b *ipc.Batch) {
+		b.Done(inv.stream, &ipc.Done{Outcome: o, Message: cut(message, s.opt.Wire.MessageBytes), CPUMicros: uint64(inv.cpu.Microseconds())})
+	})
+	t := inv.t
+	delete(t.invs, inv.id)
+	t.inFlight.Add(-1)
+	s.mu.Lock()
+	delete(s.streams, inv.stream)
+	s.mu.Unlock()
+}
+
+// cut shortens text to at most n bytes.
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}

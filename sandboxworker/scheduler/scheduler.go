@@ -1,0 +1,380 @@
+package scheduler
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"time"
+
+	"bulkhead/ipc"
+	"bulkhead/ipc/workerside"
+	"bulkhead/policy/limits"
+	"bulkhead/sandboxworker/engine"
+	"bulkhead/schema/gen"
+)
+
+// Options of a Scheduler. Zero fields take the defaults named.
+type Options struct {
+	Wire      limits.Wire   // limits.DefaultWire()
+	Executors int           // threads that run isolates; 2 for each processor and 2 more
+	Ready     int           // isolates kept bootstrapped for the next tenant; 4
+	BlackBox  []byte        // shared memory laid out by ipc.BlackBox; nil: none is kept
+	Quantum   time.Duration // a tenant's share before the next one's turn; 2 ms
+}
+
+func (o Options) withDefaults() Options {
+	if o.Wire == (limits.Wire{}) {
+		o.Wire = limits.DefaultWire()
+	}
+	if o.Executors == 0 {
+		o.Executors = 2*runtime.NumCPU() + 2
+	}
+	if o.Ready == 0 {
+		o.Ready = 4
+	}
+	if o.Quantum == 0 {
+		o.Quantum = 2 * time.Millisecond
+	}
+	return o
+}
+
+// Scheduler runs the isolates of one shard.
+type Scheduler struct {
+	opt  Options
+	eng  *engine.Engine
+	data *workerside.Data
+	pool *pool
+	logs *logger
+	box  *ipc.BlackBox
+	work sync.WaitGroup // everything Run waits for
+
+	frames sync.Pool // *[]byte of small frames
+	ops    chan func()
+
+	mu        sync.Mutex
+	idle      *sync.Cond // on mu; executors without work
+	runq      []*tenant  // guarded by mu; runnable, oldest first
+	polling   bool       // guarded by mu; an executor is reading the data socket
+	stopped   bool       // guarded by mu
+	err       error      // guarded by mu; why it stopped
+	tenants   map[uint32]*tenant
+	streams   map[uint64]*invocation
+	timer     *time.Timer // fires at timerDue; guarded by mu
+	timerDue  float64     // guarded by mu; <0: not armed
+	executors []*executor // fixed after New
+	dog       *watchdog
+	stop      chan struct{} // closed when stopped
+}
+
+// New makes a scheduler that reads and writes data and runs isolates of eng. It fills the pool
+// of ready isolates before it returns, so that this happens before the process is sealed.
+func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, error) {
+	opt = opt.withDefaults()
+	s := &Scheduler{
+		opt:      opt,
+		eng:      eng,
+		data:     data,
+		tenants:  make(map[uint32]*tenant),
+		streams:  make(map[uint64]*invocation),
+		timerDue: -1,
+		stop:     make(chan struct{}),
+		ops:      make(chan func(), opsQueue),
+	}
+	s.idle = sync.NewCond(&s.mu)
+	s.frames.New = func() any { b := make([]byte, 0, smallFrame); return &b }
+	if opt.BlackBox != nil {
+		box, err := ipc.NewBlackBox(opt.BlackBox)
+		if err != nil {
+			return nil, fmt.Errorf("scheduler: %w", err)
+		}
+		s.box = box
+	}
+	s.logs = newLogger()
+	s.dog = newWatchdog(s)
+	for i := range opt.Executors {
+		s.executors = append(s.executors, newExecutor(s, i))
+	}
+	p, err := newPool(eng, opt.Ready)
+	if err != nil {
+		return nil, fmt.Errorf("scheduler: first isolates: %w", err)
+	}
+	s.pool = p
+	return s, nil
+}
+
+// Run serves until the gateway is gone, which is a nil error, or the data channel fails. It
+// returns when all its threads are done and all isolates are disposed of.
+func (s *Scheduler) Run() error {
+	for _, x := range s.executors {
+		s.goRun(x.loop)
+	}
+	s.goRun(s.dog.run)
+	s.goRun(s.janitor)
+	s.goRun(func() { s.logs.run(s.stop) })
+	s.goRun(func() { s.pool.run(s.stop) })
+	for range opWorkers {
+		s.goRun(s.runOps)
+	}
+	s.work.Wait()
+	s.pool.close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if errors.Is(s.err, io.EOF) {
+		return nil
+	}
+	return s.err
+}
+
+func (s *Scheduler) goRun(f func()) {
+	s.work.Add(1)
+	go func() {
+		defer s.work.Done()
+		f()
+	}()
+}
+
+// halt stops everything with the first error given.
+func (s *Scheduler) halt(err error) {
+	s.mu.Lock()
+	if s.stopped {
+		s.mu.Unlock()
+		return
+	}
+	s.stopped, s.err = true, err
+	close(s.stop)
+	for _, t := range s.tenants {
+		t.queue = nil
+	}
+	s.runq = nil
+	s.idle.Broadcast()
+	s.mu.Unlock()
+	for _, x := range s.executors {
+		x.terminate(engine.ReasonEvict)
+	}
+}
+
+// post puts an event into a tenant's mailbox and makes the tenant runnable. Caller holds mu.
+func (s *Scheduler) post(t *tenant, e event) {
+	if s.stopped {
+		return
+	}
+	t.queue = append(t.queue, e)
+	s.runnable(t)
+}
+
+// runnable queues a tenant unless it is queued or running. Caller holds mu.
+func (s *Scheduler) runnable(t *tenant) {
+	if t.queued || t.running {
+		return
+	}
+	t.queued = true
+	s.runq = append(s.runq, t)
+}
+
+// postWake is post from outside the executors: somebody must be woken for it.
+func (s *Scheduler) postWake(t *tenant, e event) {
+	s.mu.Lock()
+	s.post(t, e)
+	s.idle.Signal()
+	s.mu.Unlock()
+}
+
+// next takes the oldest runnable tenant. Caller holds mu.
+func (s *Scheduler) next() *tenant {
+	if len(s.runq) == 0 {
+		return nil
+	}
+	t := s.runq[0]
+	s.runq[0] = nil
+	if s.runq = s.runq[1:]; len(s.runq) == 0 {
+		s.runq = nil
+	}
+	t.queued, t.running = false, true
+	return t
+}
+
+// smallFrame is the size up to which copies of frames are pooled.
+const smallFrame = 4 << 10
+
+// keep copies a frame out of the reader's buffer.
+func (s *Scheduler) keep(raw []byte) []byte {
+	if len(raw) > smallFrame {
+		return append([]byte(nil), raw...)
+	}
+	b := *s.frames.Get().(*[]byte)
+	return append(b[:0], raw...)
+}
+
+// drop gives a copy made by keep back.
+func (s *Scheduler) drop(b []byte) {
+	if cap(b) == smallFrame {
+		s.frames.Put(&b)
+	}
+}
+
+// poll reads one batch from the data socket and fills mailboxes. Called, without mu, by the
+// executor that holds the polling role; returns with mu held and the role given up.
+func (s *Scheduler) poll() error {
+	var nowMs float64
+	locked := false
+	err := s.data.Poll(func(f gen.Frame, raw []byte) error {
+		if !locked {
+			nowMs = float64(time.Now().UnixMilli())
+			s.mu.Lock()
+			locked = true
+		}
+		return s.dispatch(f, raw, nowMs)
+	})
+	if !locked {
+		s.mu.Lock()
+	}
+	s.polling = false
+	// Whoever reads also runs; help is called for when there is work for two.
+	if len(s.runq) > 1 {
+		s.idle.Signal()
+	}
+	return err
+}
+
+// dispatch files one frame from the gateway. Caller holds mu. Frames of streams that are over
+// are in flight legitimately and ignored.
+func (s *Scheduler) dispatch(f gen.Frame, raw []byte, nowMs float64) error {
+	id := f.Stream()
+	switch f.Which() {
+	case gen.Frame_Which_ping:
+		s.data.Begin().Pong(f.Ping())
+		s.data.End()
+		return nil
+	case gen.Frame_Which_open:
+		return s.dispatchOpen(f, raw)
+	}
+	inv := s.streams[id]
+	if inv == nil {
+		return nil
+	}
+	e := event{inv: inv, nowMs: nowMs}
+	switch f.Which() {
+	case gen.Frame_Which_chunk:
+		e.kind, e.frame = evChunk, s.keep(raw)
+	case gen.Frame_Which_end:
+		e.kind = evEnd
+	case gen.Frame_Which_abort:
+		reason, text, err := ipc.DecodeAbort(f, &s.opt.Wire)
+		if err != nil {
+			return err
+		}
+		e.kind, e.reason, e.text = evAbort, reason, text
+	case gen.Frame_Which_window:
+		e.kind, e.n, e.nowMs = evWindow, f.Window(), 0
+	default:
+		return ipc.Violation(ipc.KindType, id, "the gateway sends no %s frames", f.Which())
+	}
+	s.post(inv.t, e)
+	return nil
+}
+
+// dispatchOpen registers a new stream. Caller holds mu.
+func (s *Scheduler) dispatchOpen(f gen.Frame, raw []byte) error {
+	o, err := f.Open()
+	if err != nil || !o.IsValid() {
+		return ipc.Violation(ipc.KindEncoding, f.Stream(), "open frame without its struct")
+	}
+	id := f.Stream()
+	t := s.tenants[o.Tenant()]
+	if t == nil || len(t.evict) > 0 || id == 0 {
+		// An evict may overtake requests on the other channel; the gateway places them anew.
+		s.data.Begin().Done(id, &ipc.Done{Outcome: gen.Outcome_killed, Message: "the tenant was moved out of this process"})
+		s.data.End()
+		return nil
+	}
+	if s.streams[id] != nil {
+		return ipc.Violation(ipc.KindStream, id, "stream opened twice")
+	}
+	inv := &invocation{stream: id, id: uint32(id), t: t, window: s.opt.Wire.Window, started: time.Now()}
+	inv.deadline.Store(inv.started.Add(t.limits.wall).UnixNano())
+	s.streams[id] = inv
+	t.inFlight.Add(1)
+	s.post(t, event{kind: evOpen, inv: inv, frame: s.keep(raw)})
+	return nil
+}
+
+// janitor looks for invocations whose wall clock has run out while they wait.
+func (s *Scheduler) janitor() {
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		}
+		now := time.Now().UnixNano()
+		s.mu.Lock()
+		woke := false
+		for _, inv := range s.streams {
+			if !inv.late && now > inv.deadline.Load() {
+				inv.late, woke = true, true
+				s.post(inv.t, event{kind: evDeadline, inv: inv})
+			}
+		}
+		if woke {
+			s.idle.Signal()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// setTimer notes when a tenant wants its next timer turn. Caller holds mu.
+func (s *Scheduler) setTimer(t *tenant, dueMs float64) {
+	if t.due == dueMs {
+		return
+	}
+	t.due = dueMs
+	s.rearm()
+}
+
+// rearm sets the Go timer to the earliest tenant's. At most 64 tenants share a shard, so a
+// scan beats a heap. Caller holds mu.
+func (s *Scheduler) rearm() {
+	due := -1.0
+	for _, t := range s.tenants {
+		if t.due >= 0 && !t.ticking && (due < 0 || t.due < due) {
+			due = t.due
+		}
+	}
+	if due == s.timerDue || s.stopped {
+		return
+	}
+	s.timerDue = due
+	if due < 0 {
+		s.timer.Stop()
+		return
+	}
+	wait := time.Until(time.UnixMicro(int64(due * 1000)))
+	if s.timer == nil {
+		s.timer = time.AfterFunc(wait, s.timerFired)
+		return
+	}
+	s.timer.Reset(wait)
+}
+
+// timerFired posts a timer event to every tenant that is due.
+func (s *Scheduler) timerFired() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := float64(time.Now().UnixMicro()) / 1000
+	for _, t := range s.tenants {
+		if t.due >= 0 && t.due <= now && !t.ticking {
+			t.ticking = true
+			s.post(t, event{kind: evTimer})
+		}
+	}
+	s.timerDue = -1
+	s.rearm()
+	s.idle.Signal()
+}

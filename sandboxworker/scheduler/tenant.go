@@ -1,0 +1,112 @@
+package scheduler
+
+import (
+	"sync/atomic"
+	"time"
+
+	"bulkhead/sandboxworker/engine"
+	"bulkhead/schema/gen"
+)
+
+// eventKind says what an event asks of a tenant's executor.
+type eventKind uint8
+
+const (
+	evOpen     eventKind = iota // a request; frame is the open frame
+	evChunk                     // request body bytes; frame is the chunk frame
+	evEnd                       // the request body is complete
+	evAbort                     // the gateway aborts a direction; reason and text say which
+	evWindow                    // the gateway takes n more bytes of the response
+	evDeadline                  // the invocation's wall-clock limit has passed
+	evTimer                     // a timer may be due
+	evOp                        // an operation started by JS is over
+	evDrop                      // tell the isolate that an invocation is over for the gateway
+	evLoad                      // start the tenant's code; done is called with the outcome
+)
+
+// event is one entry of a tenant's mailbox.
+type event struct {
+	kind   eventKind
+	inv    *invocation
+	frame  []byte  // a copy of the frame, from the scheduler's frame pool
+	nowMs  float64 // time of the outside event; 0 for events that do not move the clock
+	n      uint32
+	reason gen.Abort_Reason
+	text   string
+	op     *opResult
+	done   func(*loadReply)
+}
+
+// tenant is one tenant in this shard.
+type tenant struct {
+	handle uint32
+	bundle engine.Bundle
+	env    []engine.EnvVar
+	limits tenantLimits
+	host   gen.TenantHost
+	logs   *tenantLog
+
+	// Guarded by the scheduler's mu.
+	queue   []event // mailbox, oldest first
+	queued  bool    // in the run queue
+	running bool    // owned by an executor
+	evict   []chan struct{}
+	due     float64 // JS time of the next timer, <0: none
+	ticking bool    // an evTimer is in the mailbox
+	on      *executor
+
+	// Owned by the executor that runs the tenant.
+	iso   *engine.Isolate // nil until loaded, and after its isolate was given up
+	clock float64         // JS time of its last turn, ms since 1970
+	invs  map[uint32]*invocation
+	ops   int // operations under way, bounded by maxOps
+
+	// Counters for stats; written by the owner.
+	cpu      atomic.Int64 // ns since load
+	inFlight atomic.Int32
+	heap     atomic.Uint64
+	external atomic.Uint64
+}
+
+// tenantLimits are the limits the worker itself enforces, in its own units.
+type tenantLimits struct {
+	cpu, startupCPU, wall, waitUntil time.Duration
+	memory                           uint64
+	logBytes, timers                 int
+	eval, wasm                       bool
+}
+
+// invocation is one stream. Owned by its tenant's executor, but for the fields marked.
+type invocation struct {
+	stream    uint64
+	id        uint32 // the engine's name for it: the stream's low half
+	t         *tenant
+	requestID string
+	attempt   uint8
+	started   time.Time
+	deadline  atomic.Int64 // Unix ns; read by the watchdog and the janitor
+	late      bool         // guarded by the scheduler's mu: an evDeadline is in the mailbox
+
+	cpu      time.Duration
+	logBytes int
+
+	// Response.
+	headSent bool
+	ended    bool // the engine has said end or abort, or the head said it all
+	unwanted bool // the gateway takes no more of the body
+	window   int  // bytes the gateway still takes
+	out      []byte
+	outEnd   bool // send end when out is empty
+	outAbort *string
+	fin      *finish // send done when out is empty
+	over     bool    // done was sent
+
+	// Request body.
+	ungranted int // received from the gateway, not yet granted again
+}
+
+// finish is an outcome that waits for the rest of the body.
+type finish struct {
+	outcome gen.Outcome
+	message string
+}

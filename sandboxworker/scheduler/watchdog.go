@@ -1,0 +1,130 @@
+package scheduler
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"bulkhead/sandboxworker/engine"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// watchEvery is the watchdog's tick: the overshoot of a CPU limit, and how long an executor
+	// may stay in JavaScript before another takes over reading the socket.
+	watchEvery = 2 * time.Millisecond
+	// watchLinger is how long the watchdog keeps ticking without work, so that a busy shard
+	// does not wake it for every turn.
+	watchLinger = 50 * time.Millisecond
+)
+
+// watchdog looks at running turns from outside their threads: it enforces CPU and wall clock,
+// and calls for another executor when one is stuck.
+type watchdog struct {
+	s      *Scheduler
+	asleep atomic.Bool
+	wake   chan struct{} // capacity 1
+}
+
+func newWatchdog(s *Scheduler) *watchdog { return &watchdog{s: s, wake: make(chan struct{}, 1)} }
+
+// watch says that a turn begins.
+func (d *watchdog) watch() {
+	if d.asleep.Load() && d.asleep.CompareAndSwap(true, false) {
+		d.wake <- struct{}{}
+	}
+}
+
+func (d *watchdog) run() {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	quiet := time.Now()
+	for {
+		select {
+		case <-d.s.stop:
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		if d.look(now) {
+			quiet = now
+		}
+		if now.Sub(quiet) < watchLinger {
+			continue
+		}
+		tick.Stop()
+		d.asleep.Store(true)
+		// A turn that began between look and here has not woken anybody.
+		if d.look(time.Now()) && d.asleep.CompareAndSwap(true, false) {
+			tick.Reset(watchEvery)
+			continue
+		}
+		select {
+		case <-d.s.stop:
+			return
+		case <-d.wake:
+		}
+		quiet = time.Now()
+		tick.Reset(watchEvery)
+	}
+}
+
+// look inspects every executor once and reports whether any is in a turn.
+func (d *watchdog) look(now time.Time) bool {
+	busy, stuck := false, false
+	for _, x := range d.s.executors {
+		b, s := d.inspect(x, now)
+		busy, stuck = busy || b, stuck || s
+	}
+	if stuck {
+		// Somebody idle takes over reading, writes what waits, or runs who is runnable.
+		d.s.mu.Lock()
+		if !d.s.polling || len(d.s.runq) > 0 || d.s.data.Pending() > 0 {
+			d.s.idle.Signal()
+		}
+		d.s.mu.Unlock()
+	}
+	return busy
+}
+
+// inspect enforces the limits of the turn that x runs. The thread's CPU clock is read from
+// outside, so that a turn costs the executor nothing; a turn is charged from the first tick
+// that sees it, which favours the tenant by at most one tick.
+func (d *watchdog) inspect(x *executor, now time.Time) (busy, stuck bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.iso == nil {
+		return false, false
+	}
+	cpu, err := threadCPU(x.tid)
+	if err != nil {
+		// Cannot happen for a living thread; wall time, which passes faster, stands in.
+		cpu = time.Duration(now.UnixNano())
+	}
+	if x.seen != x.turn {
+		x.seen, x.seenCPU = x.turn, cpu
+		return true, false
+	}
+	switch {
+	case cpu-x.seenCPU >= x.allowed:
+		x.iso.Terminate(engine.ReasonCPU)
+	case x.inv != nil && now.UnixNano() > x.inv.deadline.Load():
+		x.iso.Terminate(engine.ReasonWall)
+	}
+	return true, true
+}
+
+func threadID() int { return unix.Gettid() }
+
+// threadCPU reads the CPU clock of another thread of this process: the clock id of
+// clock_getres(2) that pthread_getcpuclockid(3) makes of a thread id.
+func threadCPU(tid int) (time.Duration, error) {
+	const perThread, sched = 4, 2
+	clock := int32(^uint32(tid)<<3 | perThread | sched)
+	var ts unix.Timespec
+	if err := unix.ClockGettime(clock, &ts); err != nil {
+		return 0, fmt.Errorf("CPU clock of thread %d: %w", tid, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
