@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -42,7 +43,7 @@ func questions() []question {
 		{"mdwe", "PR_GET_MDWE is set in a jitless worker", (*inspection).mdwe},
 		{"landlock", "opening the root directory for reading is refused (EACCES)", (*inspection).landlock},
 		{"names", "uname(2) says the constant host and domain name", (*inspection).names},
-		{"keyring", "the session keyring is not the launcher's", (*inspection).keyring},
+		{"keyring", "the session keyring is an anonymous one, and not the launcher's", (*inspection).keyring},
 	}
 }
 
@@ -266,5 +267,24 @@ func (in *inspection) keyring(*launcher, *child) error {
 	if err == nil && uint64(uint32(ours)) == theirs {
 		return fmt.Errorf("the session keyring %d is the launcher's", ours)
 	}
+	// Without one of its own, the kernel names the keyring that all of a user's processes share.
+	n, errno, err := in.call(unix.SYS_KEYCTL, unix.KEYCTL_DESCRIBE, session, in.scratch(), 256)
+	if err != nil || errno != 0 {
+		return fmt.Errorf("KEYCTL_DESCRIBE: %w", errors.Join(err, errnoOrNil(errno)))
+	}
+	b, err := in.peek(in.scratch(), int(min(n, 256)))
+	if err != nil {
+		return err
+	}
+	if text := unix.ByteSliceToString(b); !strings.HasSuffix(text, ";_ses") {
+		return fmt.Errorf("the session keyring is %q, no anonymous one", text)
+	}
 	return nil
+}
+
+func errnoOrNil(errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
 }

@@ -93,7 +93,8 @@ func (e *SpawnError) Unwrap() error {
 // process too (parent-death signal), so it is mostly seen in tests.
 var ErrLauncherGone = errors.New("launcher is gone")
 
-// NewClient takes ownership of the order socket (fd 3 of the gateway) and starts reading it.
+// NewClient takes ownership of the order socket (fd 3 of the gateway), which must be in
+// non-blocking mode, and starts reading it. See Inherit for the usual way.
 func NewClient(f *os.File) *Client {
 	c := &Client{
 		sock:     f,
@@ -103,31 +104,15 @@ func NewClient(f *os.File) *Client {
 		waiting:  make(map[uint64]chan answer),
 		children: make(map[uint32]*Child),
 	}
-	raw, err := pollable(&c.sock)
+	raw, err := f.SyscallConn()
 	if err != nil {
-		c.fail(err)
+		c.fail(fmt.Errorf("order socket: %w", err))
+		close(c.admin)
 		return c
 	}
 	c.raw = raw
 	go c.read()
 	return c
-}
-
-// pollable reopens *f as a file of Go's poller: a descriptor that was inherited in blocking
-// mode would otherwise pin a thread and could not be closed under a reader.
-func pollable(f **os.File) (syscall.RawConn, error) {
-	fd, err := unix.FcntlInt((*f).Fd(), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return nil, fmt.Errorf("order socket: %w", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("order socket: %w", err)
-	}
-	name := (*f).Name()
-	(*f).Close()
-	*f = os.NewFile(uintptr(fd), name)
-	return (*f).SyscallConn()
 }
 
 // Close lets go of the socket; the launcher then ends this gateway's generation.

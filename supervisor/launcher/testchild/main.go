@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,6 +25,10 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "dial" {
+		dial(os.Args[2])
+		return
+	}
 	role := lockdown.Role()
 	if err := lockdown.Seal(); err != nil {
 		fmt.Fprintln(os.Stderr, "testchild:", err)
@@ -37,6 +42,16 @@ func main() {
 	case namespaces.Gateway:
 		gateway()
 	}
+}
+
+// dial connects as whatever user the test made this process and shows what it is told.
+func dial(path string) {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	io.Copy(os.Stdout, c)
 }
 
 // serve answers each line with a line.
