@@ -96,6 +96,13 @@ func run() error {
 	if lockdown.Role() != namespaces.Gateway {
 		return errors.New("this binary is started by bulkhead-launcher; run `bulkhead serve`")
 	}
+	_, err := unix.IoctlGetTermios(2, unix.TCGETS)
+	terminal := err == nil
+	// With the descriptors as they were given: the launcher compares them with its own list before
+	// it lets this process go on.
+	if err := lockdown.Seal(); err != nil {
+		return err
+	}
 	// Garbage is most of what the gateway makes, and little of what it keeps: collecting less often
 	// is worth more here than the memory.
 	debug.SetGCPercent(400)
@@ -108,12 +115,9 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("gateway arguments: %w", err)
 	}
-	log := logger(opt)
+	log := logger(opt, terminal)
 	listeners, err := inherited(boot)
 	if err != nil {
-		return err
-	}
-	if err := lockdown.Seal(); err != nil {
 		return err
 	}
 	pol, err := readPolicy(opt, boot)
@@ -124,17 +128,12 @@ func run() error {
 }
 
 // logger writes for people on a terminal, else JSON for the journal.
-func logger(o options) *slog.Logger {
+func logger(o options, terminal bool) *slog.Logger {
 	level := slog.LevelInfo
 	if o.verbose {
 		level = slog.LevelDebug
 	}
-	terminal := false
-	if o.format == "auto" {
-		_, err := unix.IoctlGetTermios(2, unix.TCGETS)
-		terminal = err == nil
-	}
-	if o.format == "text" || terminal {
+	if o.format == "text" || o.format == "auto" && terminal {
 		return observe.NewPeopleLogger(os.Stderr, level)
 	}
 	return observe.NewLogger(os.Stderr, level)
