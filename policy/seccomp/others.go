@@ -106,4 +106,6 @@ func Gateway() []Rule {
 }
 
 // Bundler is the table of a bundler: it reads the one folder of its root and writes to a pipe.
-func Bundler() []Rule { return goRuntime() }
+func Bundler() []Rule {
+	return append(goRuntime(), refuse("ioctl", uint16(unix.ENOTTY), "esbuild asks whether standard error is a terminal", eq(1, unix.TCGETS)))
+}

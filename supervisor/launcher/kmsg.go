@@ -13,10 +13,15 @@ import (
 type kernelLog struct {
 	fd     int    // /dev/kmsg, -1 if it cannot be read
 	reason string // why it cannot
+	// seen keeps what was read and not yet asked for: children that die together are reaped one
+	// after the other. It is emptied when it grows beyond maxSeen.
+	seen map[int]int32
 }
 
+const maxSeen = 1024
+
 func (l *launcher) stepKernelLog() error {
-	l.kmsg = &kernelLog{fd: -1}
+	l.kmsg = &kernelLog{fd: -1, seen: map[int]int32{}}
 	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		l.kmsg.reason = fmt.Sprintf("/dev/kmsg: %v", err)
@@ -44,46 +49,52 @@ func (k *kernelLog) find(pid int) (int32, string) {
 	if k.fd < 0 {
 		return -1, k.reason
 	}
-	found, buf := int32(-1), make([]byte, 8192) // a record is at most 8 KiB (kmsg documentation)
-	for {
+	for buf := make([]byte, 8192); ; { // a record is at most 8 KiB (kmsg documentation)
 		n, err := unix.Read(k.fd, buf)
-		if err == unix.EPIPE { // records were overwritten before they were read; the next read goes on
-			continue
-		}
-		if err == unix.EINTR {
+		if err == unix.EPIPE || err == unix.EINTR { // EPIPE: records were overwritten; the next read goes on
 			continue
 		}
 		if err != nil || n == 0 {
 			break
 		}
-		if nr, ok := seccompRecord(string(buf[:n]), pid); ok {
-			found = nr
+		if victim, nr, ok := seccompRecord(string(buf[:n])); ok {
+			if len(k.seen) >= maxSeen {
+				clear(k.seen)
+			}
+			k.seen[victim] = nr
 		}
 	}
-	if found < 0 {
+	nr, ok := k.seen[pid]
+	if !ok {
 		return -1, "not in the kernel log (auditd takes the records, or its rate limit dropped it)"
 	}
-	return found, ""
+	delete(k.seen, pid)
+	return nr, ""
 }
 
 // seccompRecord reads a record such as
 // "4,1034,5091,-;audit: type=1326 audit(...): auid=0 uid=7 ... pid=12 comm=... sig=31 arch=c000003e syscall=41 ...".
 // comm is quoted by the kernel, or hexadecimal if it holds anything odd, so a process cannot
 // forge fields in it.
-func seccompRecord(record string, pid int) (int32, bool) {
+func seccompRecord(record string) (pid int, nr int32, ok bool) {
 	if !strings.Contains(record, "type=1326 ") {
-		return 0, false
+		return 0, 0, false
 	}
-	nr, ours := int32(-1), false
+	pid, nr = -1, -1
 	for _, f := range strings.Fields(record) {
-		if v, ok := strings.CutPrefix(f, "pid="); ok {
-			ours = v == strconv.Itoa(pid)
+		key, value, _ := strings.Cut(f, "=")
+		if key != "pid" && key != "syscall" {
+			continue
 		}
-		if v, ok := strings.CutPrefix(f, "syscall="); ok {
-			if n, err := strconv.ParseInt(v, 10, 32); err == nil {
-				nr = int32(n)
-			}
+		n, err := strconv.ParseInt(value, 10, 32)
+		switch {
+		case err != nil:
+			return 0, 0, false
+		case key == "pid":
+			pid = int(n)
+		default:
+			nr = int32(n)
 		}
 	}
-	return nr, ours && nr >= 0
+	return pid, nr, pid >= 0 && nr >= 0
 }
