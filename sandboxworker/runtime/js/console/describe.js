@@ -40,15 +40,13 @@ const functionBase = (f, kind, name) => {
   return own === "" ? `[${type} (anonymous)]` : `[${type}: ${own}]`;
 };
 
-const regExpSource = getterOf(RegExp.prototype, "source");
-const regExpFlags = getterOf(RegExp.prototype, "flags");
-const regExpText = (v) => { try { return `/${regExpSource(v)}/${regExpFlags(v)}`; } catch { return "[RegExp]"; } };
+const regExpText = (v) => { try { return `/${RegExpSource(v)}/${RegExpFlags(v)}`; } catch { return "[RegExp]"; } };
 
 const unboxers = ObjectFreeze({
   __proto__: null,
-  NumberObject: uncurry(Number.prototype.valueOf), StringObject: uncurry(String.prototype.valueOf),
-  BooleanObject: uncurry(Boolean.prototype.valueOf), SymbolObject: uncurry(Symbol.prototype.valueOf),
-  BigIntObject: uncurry(BigInt.prototype.valueOf),
+  NumberObject: NumberValueOf, StringObject: StringValueOf,
+  BooleanObject: BooleanValueOf, SymbolObject: SymbolValueOf,
+  BigIntObject: BigIntValueOf,
 });
 const unbox = (v, kind) => unboxers[kind](v);
 

@@ -10,7 +10,7 @@ const MAX_STRING = 10000;
 
 class Inspector {
   constructor(depth, showHidden) {
-    this.depth = depth;
+    this.depth = MathMin(depth, 200); // beyond, the stack would end first
     this.showHidden = showHidden;
     this.seen = []; // ancestors of the value in work
     this.circular = new SafeMap(); // object -> number of its <ref *n>
@@ -226,8 +226,7 @@ class Inspector {
         i++;
         continue;
       }
-      let end = i;
-      while (end < n && end - i < 1000000 && !ObjectHasOwn(v, end)) end++;
+      const end = nextIndex(v, i, n);
       ArrayPush(out, `<${end - i} empty item${end - i > 1 ? "s" : ""}>`);
       i = end;
     }
@@ -281,7 +280,20 @@ class Inspector {
     return `${keyText(key, d === undefined || d.enumerable)}: ${text}`;
   }
 }
+bare(Inspector);
 
+// nextIndex finds the end of a hole: by looking, and in a very large one by asking for all keys.
+const nextIndex = (v, from, n) => {
+  let i = from;
+  for (; i < n && i - from < 10000; i++) if (ObjectHasOwn(v, i)) return i;
+  if (i >= n) return n;
+  const keys = ReflectOwnKeys(v);
+  for (let k = 0; k < keys.length; k++) {
+    const index = typeof keys[k] === "string" ? +keys[k] : NaN;
+    if (index > from && index < n) return index;
+  }
+  return n;
+};
 const more = (out, n, what) => { if (n > 0) ArrayPush(out, `... ${n} more ${what}${n > 1 ? "s" : ""}`); };
 const accessorText = (d) => (d.get !== undefined ? (d.set !== undefined ? "[Getter/Setter]" : "[Getter]") : d.set !== undefined ? "[Setter]" : "undefined");
 const identifier = /^[A-Za-z_$][A-Za-z0-9_$]*$/;

@@ -20,3 +20,4 @@ class Fifo {
   }
   clear() { this.items = []; this.head = 0; }
 }
+bare(Fifo);

@@ -97,6 +97,14 @@ const ArrayBufferDetached = getterOf(ArrayBuffer.prototype, "detached");
 const ArrayBufferResizable = getterOf(ArrayBuffer.prototype, "resizable");
 const ArrayBufferTransfer = uncurry(ArrayBuffer.prototype.transfer);
 
+const RegExpSource = getterOf(RegExp.prototype, "source");
+const RegExpFlags = getterOf(RegExp.prototype, "flags");
+const NumberValueOf = uncurry(Number.prototype.valueOf);
+const StringValueOf = uncurry(String.prototype.valueOf);
+const BooleanValueOf = uncurry(Boolean.prototype.valueOf);
+const SymbolValueOf = uncurry(Symbol.prototype.valueOf);
+const BigIntValueOf = uncurry(BigInt.prototype.valueOf);
+
 const typedArrayClasses = [];
 for (const name of ["Int8Array", "Uint8Array", "Uint8ClampedArray", "Int16Array", "Uint16Array", "Int32Array", "Uint32Array",
   "Float16Array", "Float32Array", "Float64Array", "BigInt64Array", "BigUint64Array"]) {
@@ -106,7 +114,6 @@ for (const name of ["Int8Array", "Uint8Array", "Uint8ClampedArray", "Int16Array"
 
 const IteratorPrototype = ObjectGetPrototypeOf(ObjectGetPrototypeOf([][SymbolIterator]()));
 const AsyncIteratorPrototype = ObjectGetPrototypeOf(ObjectGetPrototypeOf(async function* () {}).prototype);
-const AsyncIteratorBase = ObjectGetPrototypeOf(AsyncIteratorPrototype);
 
 // makeSafe gives `Copy`, an otherwise empty subclass of a collection, its own copies of the
 // collection's methods and cuts it off from the patchable prototype.
@@ -128,6 +135,10 @@ const MapForEach = uncurry(Map.prototype.forEach);
 const SetForEach = uncurry(Set.prototype.forEach);
 
 const parseFloatBuiltin = global.parseFloat;
+
+// bare cuts a class of the runtime's own off from Object.prototype, where a tenant could put an
+// accessor that an assignment to a field would run.
+const bare = (C) => { ObjectSetPrototypeOf(C.prototype, null); };
 
 const noop = () => {};
 
@@ -155,3 +166,4 @@ class Unit {
   }
   get loaded() { return this.value !== undefined; }
 }
+bare(Unit);

@@ -4,16 +4,18 @@ const LOG_LIMIT = 16384; // characters of one line; the host bounds the bytes of
 
 const boundText = (s) => (s.length > LOG_LIMIT ? `${StringSlice(s, 0, LOG_LIMIT)}... (${s.length - LOG_LIMIT} more characters)` : s);
 
+const tryGet = (o, key) => { try { return o[key]; } catch { return undefined; } };
+
 // describeError gives an error's stack, with its causes, or the value's text. It never throws,
 // whatever getters the value has.
 const describeError = (e, depth = 0) => {
   try {
     if (!isObject(e)) return typeof e === "string" ? e : typeof e === "symbol" ? SymbolToString(e) : `${e}`;
     if (host.classOf(e) === "NativeError" || (domExceptionUnit.loaded && domExceptionUnit.get().is(e))) {
-      const stack = e.stack;
+      const stack = tryGet(e, "stack");
       let text = typeof stack === "string" && stack !== "" ? stack : ErrorToString(e);
       // A message set after construction is not in the stack.
-      const message = e.message;
+      const message = tryGet(e, "message");
       if (typeof message === "string" && !StringIncludes(text, message)) text = `${ErrorToString(e)}\n${text}`;
       if (depth < 4 && ObjectHasOwn(e, "cause")) text += `\n  [cause]: ${describeError(e.cause, depth + 1)}`;
       return text;

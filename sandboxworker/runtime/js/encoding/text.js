@@ -155,6 +155,7 @@ class DecoderState {
     return out;
   }
 }
+bare(DecoderState);
 
 const newDecoder = (label, options) => {
   const encoding = labels[StringToLowerCase(asciiTrim(toDOMString(label)))];

@@ -10,6 +10,7 @@ class SignalState {
     this.dependents = undefined; // SafeSet of signals that depend on this one
   }
 }
+bare(SignalState);
 
 let signalState, isAbortSignal;
 class AbortSignal extends EventTarget {

@@ -21,6 +21,7 @@ class EventState {
     this.inner = undefined; // per-class record of FetchEvent and ExtendableEvent
   }
 }
+bare(EventState);
 
 let eventState, isEvent, fetchEventAnswer;
 class Event {

@@ -11,11 +11,13 @@ class Listener {
     this.removed = false;
   }
 }
+bare(Listener);
 
 // TargetState holds the listeners of one target, in order.
 class TargetState {
   constructor(wrapper) { this.wrapper = wrapper; this.listeners = []; this.handlers = undefined; }
 }
+bare(TargetState);
 
 const globalTarget = new TargetState(global);
 
@@ -164,6 +166,7 @@ class HandlerAttribute {
     if (result === false && e.cancelable) e.canceled = true;
   }
 }
+bare(HandlerAttribute);
 
 // getHandler and setHandler read and write such an attribute.
 const getHandler = (t, type) => (t.handlers === undefined ? null : t.handlers[type]?.value ?? null);

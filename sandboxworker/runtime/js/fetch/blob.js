@@ -4,6 +4,7 @@
 class BlobState {
   constructor(bytes, type) { this.bytes = bytes; this.type = type; }
 }
+bare(BlobState);
 const blobType = (s) => {
   for (let i = 0; i < s.length; i++) {
     const c = StringCharCodeAt(s, i);

@@ -13,6 +13,7 @@ class Body {
     this.used = false; // consumed without a stream
   }
 }
+bare(Body);
 
 const bodyStreamState = (b) => (b.stream === undefined ? undefined : streamsUnit.get().readableState(b.stream));
 const bodyDisturbed = (b) => b.used || (b.stream !== undefined && bodyStreamState(b).disturbed);
@@ -154,6 +155,7 @@ class Collector {
   close() { this.d.resolve(this.parts.length === 0 ? new Uint8Array(0) : concatBytes(this.parts, this.total)); }
   error(e) { this.d.reject(e); }
 }
+bare(Collector);
 
 // readBody gives a promise of all bytes, or the bytes, or the string of a body, and marks it used.
 const readBody = (b) => {

@@ -108,6 +108,7 @@ class HeaderList {
     return (this.sorted = out);
   }
 }
+bare(HeaderList);
 
 // headerListFromFlat reads the wire form. The gateway has checked names and values.
 const headerListFromFlat = (flat, immutable) => {

@@ -17,6 +17,7 @@ class RequestState {
     this.options = requestDefaults;
   }
 }
+bare(RequestState);
 
 const requestDefaults = ObjectFreeze({
   __proto__: null, cache: "default", credentials: "same-origin", integrity: "", keepalive: false, mode: "cors",

@@ -13,6 +13,7 @@ class ResponseState {
     this.body = null;
   }
 }
+bare(ResponseState);
 
 const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/;
 const isNullBodyStatus = (n) => n === 101 || n === 103 || n === 204 || n === 205 || n === 304;

@@ -173,6 +173,7 @@ class Invocation {
     host.finish(this.id, this.outcome, boundMessage(this.message));
   }
 }
+bare(Invocation);
 
 const boundMessage = (s) => (s.length > MESSAGE_LIMIT ? `${StringSlice(s, 0, MESSAGE_LIMIT)}...` : s);
 

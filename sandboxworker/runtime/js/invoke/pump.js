@@ -159,3 +159,4 @@ class Pump {
     this.inv.bodyFailed(e);
   }
 }
+bare(Pump);

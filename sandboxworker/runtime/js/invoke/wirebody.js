@@ -95,3 +95,4 @@ class WireBody {
     if (this.stream !== undefined) streamsUnit.get().byteControllerError(this.stream.controller, error);
   }
 }
+bare(WireBody);

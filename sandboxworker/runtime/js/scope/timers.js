@@ -18,6 +18,7 @@ class Timer {
     this.dead = false;
   }
 }
+bare(Timer);
 
 const timerHeap = []; // binary heap by (due, id); dead ones are dropped when they come up
 const timersById = new SafeMap();

@@ -15,6 +15,7 @@ class PullInto {
     this.readerType = readerType; // "default", "byob" or "none"
   }
 }
+bare(PullInto);
 
 const makeUint8View = (buffer, offset, length) => new Uint8Array(buffer, offset, length);
 
@@ -68,6 +69,7 @@ class ByteController {
     }
   }
 }
+bare(ByteController);
 
 const byteControllerClear = (c) => { c.pull = undefined; c.cancel = undefined; };
 const byteControllerInvalidateRequest = (c) => {

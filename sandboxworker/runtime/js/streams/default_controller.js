@@ -39,6 +39,7 @@ class DefaultController {
   }
   releaseSteps() {}
 }
+bare(DefaultController);
 
 const defaultControllerClear = (c) => { c.pull = undefined; c.cancel = undefined; c.size = undefined; };
 const defaultControllerDesiredSize = (c) => {

@@ -33,6 +33,7 @@ class SizedQueue {
   peek() { return this.fifo.peek().value; }
   reset() { this.fifo.clear(); this.total = 0; }
 }
+bare(SizedQueue);
 
 const readStrategy = (strategy) => {
   const d = toDictionary(strategy, "The queuing strategy");

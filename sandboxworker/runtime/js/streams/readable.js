@@ -10,6 +10,7 @@ class ReadableState {
     this.controller = undefined;
   }
 }
+bare(ReadableState);
 
 let readableState, isReadableStream;
 class ReadableStream {

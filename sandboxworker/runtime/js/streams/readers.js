@@ -9,6 +9,7 @@ class ReaderState {
     this.requests = new Fifo();
   }
 }
+bare(ReaderState);
 
 // A read request of `read()`; internal readers bring records of their own with the same methods.
 class PromiseReadRequest {
@@ -17,6 +18,7 @@ class PromiseReadRequest {
   close(value) { this.d.resolve({ value, done: true }); }
   error(e) { this.d.reject(e); }
 }
+bare(PromiseReadRequest);
 
 const readerInitialize = (r, s) => {
   r.stream = s;
@@ -207,7 +209,7 @@ class StreamIterator {
   }
 }
 delete StreamIterator.prototype.constructor;
-ObjectSetPrototypeOf(StreamIterator.prototype, AsyncIteratorBase);
+ObjectSetPrototypeOf(StreamIterator.prototype, AsyncIteratorPrototype);
 ObjectDefineProperty(StreamIterator.prototype, "next", { __proto__: null, enumerable: true });
 ObjectDefineProperty(StreamIterator.prototype, "return", { __proto__: null, enumerable: true });
 ObjectDefineProperty(StreamIterator.prototype, SymbolToStringTag,

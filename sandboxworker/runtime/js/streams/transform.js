@@ -9,6 +9,7 @@ class TransformState {
     this.change = undefined; // deferred of the next change of backpressure
   }
 }
+bare(TransformState);
 
 class TransformController {
   constructor() {
@@ -19,6 +20,7 @@ class TransformController {
   }
   get wrapper() { return (this.shell ??= new TransformStreamDefaultController(kInternal, this)); }
 }
+bare(TransformController);
 
 let transformState;
 class TransformStream {

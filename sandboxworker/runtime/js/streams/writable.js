@@ -17,6 +17,7 @@ class WritableState {
     this.backpressure = false;
   }
 }
+bare(WritableState);
 
 let writableState, isWritableStream;
 class WritableStream {
@@ -194,6 +195,7 @@ class WritableController {
   }
   get wrapper() { return (this.shell ??= new WritableStreamDefaultController(kInternal, this)); }
 }
+bare(WritableController);
 
 const writableControllerClear = (c) => { c.write = c.close = c.abort = c.size = undefined; };
 const writableControllerDesiredSize = (c) => c.highWaterMark - c.queue.total;

@@ -4,6 +4,7 @@
 class WriterState {
   constructor() { this.stream = undefined; this.closed = undefined; this.ready = undefined; }
 }
+bare(WriterState);
 
 const rejectedDeferred = (error) => {
   const d = deferred();

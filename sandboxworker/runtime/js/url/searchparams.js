@@ -70,6 +70,7 @@ class ParamsState {
   constructor(list, onChange) { this.list = list; this.onChange = onChange; }
   changed() { if (this.onChange !== undefined) this.onChange(serializeForm(this.list)); }
 }
+bare(ParamsState);
 
 let paramsState, isParams;
 const paramsAt = (target, i) => {

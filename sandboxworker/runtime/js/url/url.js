@@ -6,9 +6,10 @@ const PROTOCOL_END = 0, USERNAME_END = 1, HOST_START = 2, HOST_END = 3, PORT = 4
   SEARCH_START = 6, HASH_START = 7, SCHEME_TYPE = 8;
 const SCHEME_NOT_SPECIAL = 1, SCHEME_FILE = 6;
 
-const URLParts = class {
+class URLParts {
   constructor() { this.href = ""; this.at = new Uint32Array(9); this.params = undefined; }
-};
+}
+bare(URLParts);
 
 const invalidURL = (input) => {
   const e = new TypeError(`Invalid URL: ${StringSlice(input, 0, 200)}`);
