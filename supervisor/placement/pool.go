@@ -426,7 +426,8 @@ func (p *Pool) vacate(pl *place) {
 		s.slots--
 		p.freedLocked()
 	}
-	empty := s.used && s.slots == 0 && !s.dead
+	// One that died or is being killed is its watcher's, and an incident.
+	empty := s.used && s.slots == 0 && !s.dead && s.conn.Err() == nil && s.failure.Load() == nil
 	if empty {
 		s.retiring = true
 		p.buryLocked(s)
