@@ -72,7 +72,7 @@ examples: setup-npm ## install the npm packages of the examples
 build: setup ## build the four binaries into bin/
 	@mkdir -p $(BIN)
 	@echo "make: building $(BINARIES)"
-	@$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+	@$(GO) build $(BUILDFLAGS) -ldflags "-X main.version=$(VERSION)" -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
 
 .PHONY: run
 run: build examples ## serve the examples on 127.0.0.1:8080
@@ -112,7 +112,8 @@ check: setup setup-capnp ## format, vet, lint, generate; ends in a clean tree
 	@git diff --exit-code --stat || { echo "make: the tree is not clean: commit what generate and format changed" >&2; exit 1; }
 
 .PHONY: install
-install: build ## install binaries and the systemd units below PREFIX
+install: ## install binaries and the systemd units below PREFIX
+	@$(MAKE) build BUILDFLAGS=-trimpath
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/bulkhead $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/bulkhead/tenants
 	install -m 0755 $(BIN)/bulkhead $(DESTDIR)$(PREFIX)/bin/bulkhead
 	install -m 0755 $(BIN)/bulkhead-launcher $(BIN)/bulkhead-gateway $(BIN)/bulkhead-worker $(DESTDIR)$(PREFIX)/libexec/bulkhead/

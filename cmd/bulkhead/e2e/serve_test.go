@@ -67,10 +67,10 @@ func TestBadTenants(t *testing.T) {
 		outcome      string
 		body         string
 	}{
-		{"throws", "/", 500, "exception", "boom"},
-		{"rejects", "/", 500, "exception", "later"},
-		{"number", "/", 500, "exception", "Response"},
-		{"never", "/", 500, "exception", ""},
+		{"throws", "/", 500, "exception", "exception"},
+		{"rejects", "/", 500, "exception", "exception"},
+		{"number", "/", 500, "exception", "no response"},
+		{"never", "/", 500, "exception", "no response"},
 		{"syntax", "/", 0, "notLoaded", ""},
 		{"startup", "/", 0, "notLoaded", ""},
 		{"nothing", "/", 0, "", ""},
@@ -78,7 +78,7 @@ func TestBadTenants(t *testing.T) {
 		{"loops", "/", 200, "", "fine"},
 		{"evil", "/", 200, "", "EvalError"},
 		{"shared", "/", 200, "", "undefined"},
-		{"unknown", "/", 404, "scriptNotFound", "unknown"},
+		{"unknown", "/", 404, "scriptNotFound", "no worker"},
 		{"survives", "/", 200, "", "here"},
 	} {
 		t.Run(c.tenant+c.path, func(t *testing.T) {
@@ -94,8 +94,25 @@ func TestBadTenants(t *testing.T) {
 			}
 		})
 	}
-	if log := h.Log(); !strings.Contains(log, "worker.js:2") {
-		t.Errorf("the terminal does not name the line of the syntax error:\n%s", log)
+	// What went wrong inside is for the tenant's log, not for whoever asks.
+	for tenant, want := range map[string]string{"throws": "TypeError: boom", "rejects": "Error: later", "number": "Response", "never": "never"} {
+		var log []struct{ Text string }
+		if err := h.AdminGet("/v1/logs/"+tenant, &log); err != nil {
+			t.Errorf("the log of %s: %v", tenant, err)
+		} else if b, _ := json.Marshal(log); !strings.Contains(string(b), want) {
+			t.Errorf("the log of %s does not say %q: %s", tenant, want, b)
+		}
+	}
+	for tenant, want := range map[string]string{"syntax": "worker.js:2:", "startup": "worker.js:2:"} {
+		line := ""
+		for l := range strings.Lines(h.Log()) {
+			if strings.Contains(l, tenant) && strings.Contains(l, want) {
+				line = l
+			}
+		}
+		if line == "" {
+			t.Errorf("the terminal does not name the place of the error of %s:\n%s", tenant, h.Log())
+		}
 	}
 }
 

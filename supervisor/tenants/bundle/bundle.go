@@ -233,8 +233,9 @@ func (b *bundler) relative(p string) string {
 
 // reword answers the two most common failures with what to do about them here.
 func reword(m api.Message) string {
-	name, ok := strings.CutPrefix(m.Text, `Could not resolve "`)
-	if name, ok = strings.CutSuffix(name, `"`); !ok {
+	name, isResolve := strings.CutPrefix(m.Text, `Could not resolve "`)
+	name, isWhole := strings.CutSuffix(name, `"`)
+	if !isResolve || !isWhole {
 		return m.Text
 	}
 	bare := strings.TrimPrefix(name, "node:")
