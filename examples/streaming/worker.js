@@ -41,7 +41,7 @@ async function* events(count) {
 async function* bytes(total) {
   const block = new Uint8Array(64 * 1024).fill(46);
   for (let left = total; left > 0; left -= block.length) {
-    yield left < block.length ? block.slice(0, left) : block.slice();
+    yield left < block.length ? block.subarray(0, left) : block;
   }
 }
 

@@ -2,41 +2,44 @@
 //
 //   curl -T big.log http://upload.localhost:8080/count
 //   curl -T big.log http://upload.localhost:8080/upper > upper.log
-//   head -c 100M /dev/zero | curl -T - http://upload.localhost:8080/count
+//   head -c 10M /dev/zero | curl -T - http://upload.localhost:8080/count
 //
 // /upper answers while the upload is still running: the response is the request's body piped
 // through a transform, so a slow reader slows the upload down and nothing piles up in between.
+//
+// What bounds the size is CPU time, not memory: under the preset "standard" an invocation has
+// 50 ms, enough for some ten megabytes here. Operators give such a tenant more in their policy:
+// tenants: {upload: {limits: {cpu: 5s}}}
 
-/** Upper case of ASCII letters, in place; everything else passes through, whatever its encoding. */
-function upperCase() {
-  return new TransformStream({
-    transform(chunk, controller) {
-      for (let i = 0; i < chunk.length; i++) {
-        const c = chunk[i];
-        if (c >= 97 && c <= 122) chunk[i] = c - 32;
-      }
-      controller.enqueue(chunk);
-    },
-  });
+/**
+ * ASCII upper case in place, four bytes at a time; everything else stays, whatever its encoding.
+ * CPU time is what a tenant is limited by, so a loop over every byte of a large body must be cheap.
+ */
+function upperCase(bytes) {
+  let i = 0;
+  for (; i < bytes.length && (bytes.byteOffset + i) % 4 !== 0; i++) bytes[i] = upperByte(bytes[i]);
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + i, (bytes.length - i) >> 2);
+  for (let w = 0; w < words.length; w++) {
+    const x = words[w];
+    const low = x & 0x7f7f7f7f; // so that no addition carries into the next byte
+    const isLower = ((low + 0x1f1f1f1f) ^ (low + 0x05050505)) & ~x & 0x80808080; // "a" and above, not above "z"
+    words[w] = x ^ (isLower >>> 2); // 0x80 >> 2 is 0x20, the bit between the cases
+  }
+  for (i += words.length * 4; i < bytes.length; i++) bytes[i] = upperByte(bytes[i]);
+  return bytes;
 }
 
+const upperByte = (c) => (c >= 97 && c <= 122 ? c - 32 : c);
+
 async function count(body) {
-  const totals = { bytes: 0, lines: 0, words: 0, chunks: 0, largestChunk: 0 };
-  let inWord = false;
-  for (const reader = body.getReader(); ; ) {
-    const { value, done } = await reader.read();
-    if (done) return totals;
+  const totals = { bytes: 0, lines: 0, chunks: 0, largestChunk: 0 };
+  for await (const chunk of body) {
     totals.chunks++;
-    totals.bytes += value.length;
-    totals.largestChunk = Math.max(totals.largestChunk, value.length);
-    for (let i = 0; i < value.length; i++) {
-      const c = value[i];
-      if (c === 10) totals.lines++;
-      const space = c === 32 || (c >= 9 && c <= 13);
-      if (!space && !inWord) totals.words++;
-      inWord = !space;
-    }
+    totals.bytes += chunk.length;
+    totals.largestChunk = Math.max(totals.largestChunk, chunk.length);
+    for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, at + 1)) totals.lines++;
   }
+  return totals;
 }
 
 export default {
@@ -51,11 +54,13 @@ export default {
       return new Response("send a file with PUT or POST\n", { status: 405, headers: { allow: "PUT, POST" } });
     }
     if (pathname === "/upper") {
-      return new Response(request.body?.pipeThrough(upperCase()) ?? null, {
+      const transform = new TransformStream({
+        transform: (chunk, controller) => controller.enqueue(upperCase(chunk)),
+      });
+      return new Response(request.body?.pipeThrough(transform) ?? null, {
         headers: { "content-type": request.headers.get("content-type") ?? "application/octet-stream" },
       });
     }
-    const totals = request.body ? await count(request.body) : { bytes: 0, lines: 0, words: 0, chunks: 0, largestChunk: 0 };
-    return Response.json(totals);
+    return Response.json(await count(request.body ?? []));
   },
 };
