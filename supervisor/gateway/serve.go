@@ -410,7 +410,7 @@ func (c *call) answer(o gen.Outcome, message string, retryAfter time.Duration) {
 // tenant's code said, nothing, and for limits the first line, which holds limit and use.
 func (c *call) explain(o gen.Outcome, message string) string {
 	if c.v.Dev && message != "" {
-		return message
+		return c.v.MapStack(message)
 	}
 	switch o {
 	case gen.Outcome_exceededCpu, gen.Outcome_exceededMemory, gen.Outcome_exceededWallTime, gen.Outcome_loadShed:

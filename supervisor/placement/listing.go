@@ -3,10 +3,12 @@ package placement
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"bulkhead/ipc/gatewayside"
+	"bulkhead/schema/gen"
 	"bulkhead/supervisor/observe"
 	"bulkhead/supervisor/tenants"
 )
@@ -129,10 +131,14 @@ func (p *Pool) loadRequest(s *shard, pl *place) gatewayside.LoadRequest {
 	for i, e := range v.Env {
 		env[i] = gatewayside.EnvVar{Name: e.Name, Value: e.Value, JSON: e.JSON}
 	}
+	var maps budget
 	return gatewayside.LoadRequest{Tenant: pl.handle, Bundle: v.Bundle, Env: env, Limits: v.Limits,
 		Logs: func(entries []gatewayside.LogEntry) {
 			lines := make([]observe.Line, len(entries))
 			for i, e := range entries {
+				if e.Level == gen.LogEntry_Level_error && strings.Contains(e.Text, "\n    at ") && maps.take(time.Now()) {
+					e.Text = v.MapStack(e.Text) // places of the bundle become those of the tenant's files
+				}
 				lines[i] = observe.Line{Time: msTime(e.TimeMs), Level: e.Level.String(), Request: e.RequestID, Attempt: e.Attempt,
 					Text: e.Text, Truncated: e.Truncated, Shard: s.proc.ID, Version: v.Hash}
 				if p.opt.OnLog != nil {
@@ -141,6 +147,24 @@ func (p *Pool) loadRequest(s *shard, pl *place) gatewayside.LoadRequest {
 			}
 			p.opt.Observer.Logs.Append(v.Tenant, lines...)
 		}}
+}
+
+// budget bounds how often a tenant's log may cost the gateway the reading of a source map: one
+// that logs a million stacks gets most of them as the shard wrote them. Logs of a tenant come one
+// call at a time, so it needs no lock.
+type budget struct {
+	second int64
+	used   int
+}
+
+const mapsPerSecond = 20
+
+func (b *budget) take(now time.Time) bool {
+	if s := now.Unix(); s != b.second {
+		b.second, b.used = s, 0
+	}
+	b.used++
+	return b.used <= mapsPerSecond
 }
 
 // msTime turns a shard's ms since 1970 into a time that JSON can say (RFC 3339: years 0 to 9999).
