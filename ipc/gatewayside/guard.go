@@ -87,6 +87,14 @@ func refuse(format string, args ...any) error {
 	return ipc.Violation(ipc.KindControl, 0, format, args...)
 }
 
+// whole refuses a null pointer where the library expects a struct: it looks into it unasked.
+func whole[S interface{ IsValid() bool }](s S, err error) error {
+	if err == nil && !s.IsValid() {
+		return refuse("an RPC message lacks its %T", s)
+	}
+	return err
+}
+
 // admit judges one message from the shard.
 func (g *guard) admit(m rpccp.Message) error {
 	g.mu.Lock()
@@ -94,19 +102,19 @@ func (g *guard) admit(m rpccp.Message) error {
 	switch m.Which() {
 	case rpccp.Message_Which_return:
 		r, err := m.Return()
-		if err != nil {
+		if err := whole(r, err); err != nil {
 			return err
 		}
 		return g.admitReturn(r)
 	case rpccp.Message_Which_call:
 		c, err := m.Call()
-		if err != nil {
+		if err := whole(c, err); err != nil {
 			return err
 		}
 		return g.admitCall(c)
 	case rpccp.Message_Which_finish:
 		f, err := m.Finish()
-		if err != nil {
+		if err := whole(f, err); err != nil {
 			return err
 		}
 		id := f.QuestionId()
@@ -119,7 +127,7 @@ func (g *guard) admit(m rpccp.Message) error {
 		return nil
 	case rpccp.Message_Which_release:
 		r, err := m.Release()
-		if err != nil {
+		if err := whole(r, err); err != nil {
 			return err
 		}
 		id, n := r.Id(), r.ReferenceCount()
@@ -132,8 +140,8 @@ func (g *guard) admit(m rpccp.Message) error {
 		}
 		return nil
 	case rpccp.Message_Which_abort:
-		_, err := m.Abort()
-		return err
+		a, err := m.Abort()
+		return whole(a, err)
 	default:
 		return refuse("a shard sends no RPC message of type %d", m.Which())
 	}
@@ -201,7 +209,7 @@ func (g *guard) admitCall(c rpccp.Call) error {
 		return refuse("call whose results go elsewhere")
 	}
 	t, err := c.Target()
-	if err != nil {
+	if err := whole(t, err); err != nil {
 		return err
 	}
 	if t.Which() != rpccp.MessageTarget_Which_importedCap {

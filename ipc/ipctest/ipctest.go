@@ -76,7 +76,7 @@ func NewPeer(t testing.TB, p *Pair) *Peer {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { p.Shutdown(); unix.Close(p.Data) })
+	t.Cleanup(func() { p.Shutdown(); unix.Close(p.Data); unix.Close(p.Control) })
 	return &Peer{Pair: p, t: t, sc: ipc.NewScanner(&w), w: w}
 }
 

@@ -43,13 +43,7 @@ func (x *executor) handle(t *tenant, e *event) {
 	case evTimer:
 		x.timers(t)
 	case evOp:
-		t.ops--
-		if t.iso != nil && e.op.iso == t.iso {
-			inv := t.invs[e.op.inv]
-			x.turnFor(t, inv, x.budget(t, inv), func(i *engine.Isolate) engine.Turn {
-				return i.OpResult(t.clock, e.op.id, e.op.ok, e.op.meta, e.op.data)
-			})
-		}
+		x.opDone(t, e.op)
 	}
 }
 
@@ -189,6 +183,26 @@ func (x *executor) deadline(t *tenant, inv *invocation) {
 	x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
 }
 
+// opDone tells the isolate how an operation went.
+func (x *executor) opDone(t *tenant, op *opResult) {
+	t.ops--
+	t.opBytes -= op.size
+	t.cpu.Add(int64(op.took))
+	inv := t.invs[op.inv]
+	if inv != nil {
+		inv.cpu += op.took
+	}
+	if t.iso == nil || op.iso != t.iso {
+		return // the isolate that asked is gone
+	}
+	turn := func(i *engine.Isolate) engine.Turn { return i.OpResult(t.clock, op.id, op.ok, op.meta, op.data) }
+	if inv == nil {
+		x.turnFor(t, nil, t.limits.cpu, turn)
+		return
+	}
+	x.turnInv(t, inv, turn)
+}
+
 // timers runs what is due. The clock shows the nominal time, not the real one.
 func (x *executor) timers(t *tenant) {
 	x.s.mu.Lock()
@@ -201,5 +215,32 @@ func (x *executor) timers(t *tenant) {
 	if due > t.clock {
 		t.clock = due
 	}
-	x.turnFor(t, nil, x.budget(t, nil), func(i *engine.Isolate) engine.Turn { return i.Timer(t.clock) })
+	timer := func(i *engine.Isolate) engine.Turn { return i.Timer(t.clock) }
+	if len(t.invs) == 1 {
+		for _, inv := range t.invs {
+			x.turnInv(t, inv, timer)
+		}
+		return
+	}
+	before := t.cpu.Load()
+	x.turnFor(t, nil, x.budget(t, nil), timer)
+	x.share(t, time.Duration(t.cpu.Load()-before))
+}
+
+// share charges CPU to all invocations alike: whose timer it was only the code knows, and to
+// charge nobody would make setTimeout a way around the limit.
+func (x *executor) share(t *tenant, cpu time.Duration) {
+	if len(t.invs) == 0 {
+		return
+	}
+	cpu /= time.Duration(len(t.invs))
+	var over []*invocation
+	for _, inv := range t.invs {
+		if inv.cpu += cpu; inv.cpu >= t.limits.cpu {
+			over = append(over, inv)
+		}
+	}
+	for _, inv := range over {
+		x.kill(t, inv, gen.Outcome_exceededCpu, cpuMessage(t, inv))
+	}
 }

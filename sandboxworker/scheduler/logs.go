@@ -35,11 +35,11 @@ type line struct {
 
 // tenantLog is what a tenant has said and the gateway does not have yet.
 type tenantLog struct {
-	host    gen.TenantHost
-	lines   []line // guarded by logger.mu
-	bytes   int    // guarded by logger.mu
-	dropped int    // guarded by logger.mu
-	closed  bool   // guarded by logger.mu; release host when sent
+	host    gen.TenantHost // used by the logger's goroutine only
+	lines   []line         // guarded by logger.mu
+	bytes   int            // guarded by logger.mu
+	dropped int            // guarded by logger.mu
+	closed  bool           // guarded by logger.mu; release host when sent
 }
 
 // logger sends console lines to the gateway, in order for each tenant, from one goroutine, so
@@ -138,7 +138,7 @@ func (l *logger) send(g *tenantLog, stop <-chan struct{}) {
 		lines = append(lines, line{level: gen.LogEntry_Level_warn, timeMs: lastTime(lines),
 			text: fmt.Sprintf("%d log lines were dropped: more than could be passed on", dropped)})
 	}
-	if len(lines) > 0 {
+	if len(lines) > 0 && g.host.IsValid() {
 		ctx, cancel := context.WithTimeout(context.Background(), logSendTimeout)
 		defer cancel()
 		// Errors mean that the gateway is gone or does not listen to this tenant any more.
@@ -148,6 +148,7 @@ func (l *logger) send(g *tenantLog, stop <-chan struct{}) {
 	}
 	if closed {
 		g.host.Release()
+		g.host = gen.TenantHost{} // a second close finds nothing to release
 	}
 }
 

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"bytes"
 	"time"
 
 	"bulkhead/sandboxworker/engine"
@@ -8,8 +9,10 @@ import (
 )
 
 const (
-	// maxOps bounds a tenant's operations under way; the next one fails at once.
-	maxOps = 256
+	// maxOps and maxOpBytes bound what a tenant has under way beside its turns. More is done at
+	// once, on its executor and its account.
+	maxOps     = 1024
+	maxOpBytes = 16 << 20
 	// opWorkers is how many operations run at once, beside the executors.
 	opWorkers = 2
 	// opsQueue is the number that may wait. A full queue holds up the tenant that filled it.
@@ -24,30 +27,35 @@ type opResult struct {
 	ok   bool
 	meta string
 	data []byte
+	size int           // of the input
+	took time.Duration // charged to the invocation
 }
 
 // startOp runs an operation outside the isolate; its result is a later event. Called by t's
 // executor while the record's bytes are valid.
 func (s *Scheduler) startOp(t *tenant, r *engine.Record) {
-	res := &opResult{iso: t.iso, inv: r.Inv, id: r.ID}
+	res := &opResult{iso: t.iso, inv: r.Inv, id: r.ID, size: len(r.Data)}
 	t.ops++
-	if t.ops > maxOps {
-		res.meta = "too many operations under way"
-		s.postWake(t, event{kind: evOp, op: res})
+	t.opBytes += res.size
+	code, meta := r.Code, string(r.Text)
+	if t.ops > maxOps || t.opBytes > maxOpBytes {
+		s.runOp(t, res, code, meta, r.Data)
 		return
 	}
-	code, meta, data := r.Code, string(r.Text), append([]byte(nil), r.Data...)
-	job := func() {
-		res.ok, res.meta, res.data = runtime.Do(code, meta, data)
-		s.postWake(t, event{kind: evOp, op: res})
-	}
+	data := bytes.Clone(r.Data)
 	select {
-	case s.ops <- job:
+	case s.ops <- func() { s.runOp(t, res, code, meta, data) }:
 	default:
-		began := time.Now()
-		job()
-		t.cpu.Add(int64(time.Since(began)))
+		s.runOp(t, res, code, meta, data)
 	}
+}
+
+// runOp does the work and posts the result. Its time stands for its CPU: operations only compute.
+func (s *Scheduler) runOp(t *tenant, res *opResult, code uint32, meta string, data []byte) {
+	began := time.Now()
+	res.ok, res.meta, res.data = runtime.Do(code, meta, data)
+	res.took = time.Since(began)
+	s.postWake(t, event{kind: evOp, op: res})
 }
 
 func (s *Scheduler) runOps() {

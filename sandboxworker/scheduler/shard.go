@@ -35,11 +35,11 @@ func (h Shard) Load(ctx context.Context, call gen.Shard_load) error {
 	switch {
 	case s.stopped:
 		s.mu.Unlock()
-		t.host.Release()
+		t.logs.host.Release()
 		return errStopped
 	case s.tenants[t.handle] != nil:
 		s.mu.Unlock()
-		t.host.Release()
+		t.logs.host.Release()
 		return fmt.Errorf("load: tenant handle %d is in use", t.handle)
 	}
 	s.tenants[t.handle] = t
@@ -94,8 +94,7 @@ func newTenant(a gen.Shard_load_Params) (*tenant, error) {
 		}
 		t.env = append(t.env, v)
 	}
-	t.host = a.Host().AddRef()
-	t.logs = &tenantLog{host: t.host}
+	t.logs = &tenantLog{host: a.Host().AddRef()}
 	return t, nil
 }
 

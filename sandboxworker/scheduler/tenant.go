@@ -43,7 +43,6 @@ type tenant struct {
 	bundle engine.Bundle
 	env    []engine.EnvVar
 	limits tenantLimits
-	host   gen.TenantHost
 	logs   *tenantLog
 
 	// Guarded by the scheduler's mu.
@@ -56,10 +55,11 @@ type tenant struct {
 	on      *executor
 
 	// Owned by the executor that runs the tenant.
-	iso   *engine.Isolate // nil until loaded, and after its isolate was given up
-	clock float64         // JS time of its last turn, ms since 1970
-	invs  map[uint32]*invocation
-	ops   int // operations under way, bounded by maxOps
+	iso     *engine.Isolate // nil until loaded, and after its isolate was given up
+	clock   float64         // JS time of its last turn, ms since 1970
+	invs    map[uint32]*invocation
+	ops     int // operations under way
+	opBytes int // their input
 
 	// Counters for stats; written by the owner.
 	cpu      atomic.Int64 // ns since load

@@ -11,9 +11,11 @@ import (
 )
 
 const (
-	// watchEvery is the watchdog's tick: the overshoot of a CPU limit, and how long an executor
-	// may stay in JavaScript before another takes over reading the socket.
+	// watchEvery is the watchdog's tick: how long an executor may stay in JavaScript before
+	// another takes over reading the socket, and about the overshoot of a CPU limit.
 	watchEvery = 2 * time.Millisecond
+	// watchLeast is the shortest time between two looks.
+	watchLeast = 200 * time.Microsecond
 	// watchLinger is how long the watchdog keeps ticking without work, so that a busy shard
 	// does not wake it for every turn.
 	watchLinger = 50 * time.Millisecond
@@ -37,45 +39,48 @@ func (d *watchdog) watch() {
 }
 
 func (d *watchdog) run() {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(watchEvery)
+	defer timer.Stop()
 	quiet := time.Now()
 	for {
 		select {
 		case <-d.s.stop:
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
 		now := time.Now()
-		if d.look(now) {
+		busy, next := d.look(now)
+		if busy {
 			quiet = now
 		}
-		if now.Sub(quiet) < watchLinger {
-			continue
+		if now.Sub(quiet) >= watchLinger {
+			d.asleep.Store(true)
+			// A turn that began between look and here has not woken anybody.
+			if busy, _ = d.look(now); !busy || !d.asleep.CompareAndSwap(true, false) {
+				select {
+				case <-d.s.stop:
+					return
+				case <-d.wake:
+				}
+			}
+			quiet, next = time.Now(), watchEvery
 		}
-		tick.Stop()
-		d.asleep.Store(true)
-		// A turn that began between look and here has not woken anybody.
-		if d.look(time.Now()) && d.asleep.CompareAndSwap(true, false) {
-			tick.Reset(watchEvery)
-			continue
-		}
-		select {
-		case <-d.s.stop:
-			return
-		case <-d.wake:
-		}
-		quiet = time.Now()
-		tick.Reset(watchEvery)
+		timer.Reset(next)
 	}
 }
 
-// look inspects every executor once and reports whether any is in a turn.
-func (d *watchdog) look(now time.Time) bool {
-	busy, stuck := false, false
+// look inspects every executor once. It reports whether any is in a turn and when to look
+// again: not later than the first of them can have used up its CPU.
+func (d *watchdog) look(now time.Time) (busy bool, next time.Duration) {
+	stuck := false
+	next = watchEvery
 	for _, x := range d.s.executors {
-		b, s := d.inspect(x, now)
-		busy, stuck = busy || b, stuck || s
+		b, left := d.inspect(x, now)
+		busy = busy || b
+		if left >= 0 {
+			stuck = true
+			next = min(next, max(left, watchLeast))
+		}
 	}
 	if stuck {
 		// Somebody idle takes over reading, writes what waits, or runs who is runnable.
@@ -85,17 +90,18 @@ func (d *watchdog) look(now time.Time) bool {
 		}
 		d.s.mu.Unlock()
 	}
-	return busy
+	return busy, next
 }
 
-// inspect enforces the limits of the turn that x runs. The thread's CPU clock is read from
-// outside, so that a turn costs the executor nothing; a turn is charged from the first tick
-// that sees it, which favours the tenant by at most one tick.
-func (d *watchdog) inspect(x *executor, now time.Time) (busy, stuck bool) {
+// inspect enforces the limits of the turn that x runs and returns the CPU left to it, or -1 if
+// it runs none that had been seen before. The thread's CPU clock is read from outside, so that a
+// turn costs the executor nothing; a turn is charged from the first tick that sees it, which
+// favours the tenant by at most one tick.
+func (d *watchdog) inspect(x *executor, now time.Time) (busy bool, left time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.iso == nil {
-		return false, false
+		return false, -1
 	}
 	cpu, err := threadCPU(x.tid)
 	if err != nil {
@@ -104,15 +110,16 @@ func (d *watchdog) inspect(x *executor, now time.Time) (busy, stuck bool) {
 	}
 	if x.seen != x.turn {
 		x.seen, x.seenCPU = x.turn, cpu
-		return true, false
+		return true, -1
 	}
+	left = x.allowed - (cpu - x.seenCPU)
 	switch {
-	case cpu-x.seenCPU >= x.allowed:
+	case left <= 0:
 		x.iso.Terminate(engine.ReasonCPU)
 	case x.inv != nil && now.UnixNano() > x.inv.deadline.Load():
 		x.iso.Terminate(engine.ReasonWall)
 	}
-	return true, true
+	return true, max(left, 0)
 }
 
 func threadID() int { return unix.Gettid() }
