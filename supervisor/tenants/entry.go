@@ -201,14 +201,14 @@ func (r *Registry) make(e *entry) (*Version, *manifest.Manifest, []Diagnostic) {
 	if d := refuse(out, t); d != nil {
 		return r.failed(e, StepBundle, []Diagnostic{*d}), m, warnings
 	}
-	v := &Version{Tenant: e.id, Limits: t.Limits, Profile: t.Profile, Dev: r.cfg.Dev, Made: time.Now(), folder: e.folder, maps: map[string][]byte{}}
+	v := &Version{Tenant: e.id, Limits: t.Limits, Profile: t.Profile, Dev: r.cfg.Dev, Made: time.Now(), folder: e.folder, maps: newMapper()}
 	for _, x := range m.Env {
 		v.Env = append(v.Env, EnvVar(x))
 	}
 	v.Hash = versionHash(out, v)
 	for i := range out.Modules {
 		if sm := out.Modules[i].SourceMap; len(sm) > 0 {
-			v.maps[out.Modules[i].Name] = deflate(sm)
+			v.maps.packed[out.Modules[i].Name] = deflate(sm)
 			out.Modules[i].SourceMap = nil
 		}
 	}

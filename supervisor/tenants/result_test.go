@@ -289,8 +289,43 @@ func TestSourceMap(t *testing.T) {
 		hostile.lookup(1, 1)
 		hostile.lookup(2, 1)
 	}
-	v := &Version{maps: map[string][]byte{"/worker.js": deflate([]byte(`{"sources":["../../etc/passwd"],"mappings":"AAAA"}`))}}
-	if got := v.MapStack("at /worker.js:1:1"); got != "at /worker.js:1:1" {
+	version := func(json string) *Version {
+		v := &Version{maps: newMapper()}
+		v.maps.packed["/worker.bundle.js"] = deflate([]byte(json))
+		return v
+	}
+	v := version(`{"sources":["../../etc/passwd"],"mappings":"AAAA"}`)
+	if got := v.MapStack("at worker.bundle.js:1:1"); got != "at worker.bundle.js:1:1" {
 		t.Errorf("a map leads out of the folder: %s", got)
+	}
+	v = version(`{"sources":["src/a.ts"],"mappings":"AAAA"}`)
+	for in, want := range map[string]string{
+		"at f (worker.bundle.js:1:5)\n at g (/worker.bundle.js:1:5)": "at f (src/a.ts:1:1)\n at g (src/a.ts:1:1)",
+		"at src/a.ts:1:1": "at src/a.ts:1:1",
+		"at file:///worker.bundle.js:9:9, bulkhead:runtime:70:1": "at file:///worker.bundle.js:9:9, bulkhead:runtime:70:1",
+		"": "",
+	} {
+		if got := v.MapStack(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+	if got := (&Version{}).MapStack("x:1:1"); got != "x:1:1" {
+		t.Errorf("without maps: %q", got)
+	}
+}
+
+// Whoever makes many errors does not make the gateway busy with their line numbers.
+func TestMappingIsRationed(t *testing.T) {
+	v := &Version{maps: newMapper()}
+	v.maps.packed["/worker.bundle.js"] = deflate([]byte(`{"sources":["a.ts"],"mappings":"` + strings.Repeat("AAAA;", 1_000_000) + `"}`))
+	begin := time.Now()
+	unmapped := 0
+	for range 2000 {
+		if v.MapStack("at worker.bundle.js:999999:1") == "at worker.bundle.js:999999:1" {
+			unmapped++
+		}
+	}
+	if d := time.Since(begin); d > 5*time.Second || unmapped == 0 {
+		t.Errorf("2000 errors took %s, %d were left unmapped", d, unmapped)
 	}
 }

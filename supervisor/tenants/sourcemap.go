@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"bulkhead/policy/doctree"
 	"bulkhead/supervisor/tenants/manifest"
@@ -86,23 +88,59 @@ func vlq(s string, i int) (value, next int, ok bool) {
 	return 0, 0, false
 }
 
-// locate maps a position in a module of the bundle to the file it was made from.
-func (v *Version) locate(module string, line, column int, parsed map[string]*sourceMap) (place, bool) {
+// mapper holds the source maps of one version, and the time it may take to use them. Who writes
+// thousands of errors a second makes the gateway map thousands of places, so mapping is given at
+// most a fiftieth of the time that passes; beyond it, texts stay as they are.
+type mapper struct {
+	packed map[string][]byte // module name → source map, deflated; never changed
+
+	mu     sync.Mutex
+	credit time.Duration // guarded by mu
+	last   time.Time     // guarded by mu: when credit was last added to
+}
+
+// maxCredit is what may be saved up. One map of a large application takes some 100 ms.
+const maxCredit = 500 * time.Millisecond
+
+func newMapper() *mapper {
+	return &mapper{packed: map[string][]byte{}, credit: maxCredit, last: time.Now()}
+}
+
+// spend runs f if there is credit, and says whether it did.
+func (m *mapper) spend(f func()) bool {
+	m.mu.Lock()
+	now := time.Now()
+	m.credit = min(maxCredit, m.credit+now.Sub(m.last)/50)
+	m.last = now
+	ok := m.credit > 0
+	m.mu.Unlock()
+	if !ok {
+		return false
+	}
+	f()
+	m.mu.Lock()
+	m.credit -= time.Since(now)
+	m.mu.Unlock()
+	return true
+}
+
+// locate maps a position in a module of the bundle to the file it was made from. V8's texts name
+// modules without the leading slash.
+func (m *mapper) locate(module string, line, column int, parsed map[string]*sourceMap) (place, bool) {
+	module = "/" + strings.TrimPrefix(module, "/")
 	sm := parsed[module]
 	if sm == nil {
-		packed := v.maps[module]
+		packed := m.packed[module]
 		if packed == nil {
 			return place{}, false
 		}
-		raw, err := inflate(packed)
-		if err != nil {
-			return place{}, false
-		}
 		sm = &sourceMap{}
-		if json.Unmarshal(raw, sm) != nil {
-			return place{}, false // a bundler that lies loses its line numbers
-		}
 		parsed[module] = sm
+		if raw, err := inflate(packed); err == nil {
+			if json.Unmarshal(raw, sm) != nil {
+				sm.Mappings = "" // a bundler that lies loses its line numbers
+			}
+		}
 	}
 	p, ok := sm.lookup(line, column)
 	if !ok {
@@ -116,11 +154,25 @@ func (v *Version) locate(module string, line, column int, parsed map[string]*sou
 	return p, true
 }
 
+// mentioned says whether a text can hold a place in a module that has a map.
+func (m *mapper) mentioned(text string) bool {
+	for name := range m.packed {
+		if strings.Contains(text, name[1:]+":") {
+			return true
+		}
+	}
+	return false
+}
+
 // MapDiagnostic turns a place in the bundle into the place in the tenant's folder, with the
 // line that stands there now. What cannot be mapped is returned as it is, made printable.
 func (v *Version) MapDiagnostic(d Diagnostic) Diagnostic {
 	d.File, d.Excerpt, d.Message = clean(d.File), clean(d.Excerpt), v.MapStack(clean(d.Message))
-	p, ok := v.locate(d.File, d.Line, max(1, d.Column), map[string]*sourceMap{})
+	if v.maps == nil {
+		return d
+	}
+	p, ok := place{}, false
+	v.maps.spend(func() { p, ok = v.maps.locate(d.File, d.Line, max(1, d.Column), map[string]*sourceMap{}) })
 	if !ok {
 		d.File = strings.TrimPrefix(d.File, "/")
 		return d
@@ -135,28 +187,32 @@ func (v *Version) MapDiagnostic(d Diagnostic) Diagnostic {
 	return d
 }
 
-// MapStack replaces places in the bundle ("/worker.js:10:7") within a text by those of the
-// tenant's files.
+// MapStack replaces places in the bundle ("worker.bundle.js:10:7") within a text by those of the
+// tenant's files. It costs next to nothing for texts without one, and maps at most 50 of a text.
 func (v *Version) MapStack(text string) string {
-	if len(v.maps) == 0 || !strings.Contains(text, "/") {
+	if v.maps == nil || !v.maps.mentioned(text) {
 		return text
 	}
-	parsed := map[string]*sourceMap{}
-	mapped := 0
-	return stackPlace.ReplaceAllStringFunc(text, func(s string) string {
-		m := stackPlace.FindStringSubmatch(s)
-		line, err1 := strconv.Atoi(m[2])
-		column, err2 := strconv.Atoi(m[3])
-		if mapped++; err1 != nil || err2 != nil || mapped > 50 {
-			return s
-		}
-		p, ok := v.locate(m[1], line, column, parsed)
-		if !ok {
-			return s
-		}
-		return p.source + ":" + strconv.Itoa(p.line) + ":" + strconv.Itoa(p.column)
+	out := text
+	v.maps.spend(func() {
+		parsed := map[string]*sourceMap{}
+		mapped := 0
+		out = stackPlace.ReplaceAllStringFunc(text, func(s string) string {
+			m := stackPlace.FindStringSubmatch(s)
+			line, err1 := strconv.Atoi(m[2])
+			column, err2 := strconv.Atoi(m[3])
+			if mapped++; err1 != nil || err2 != nil || mapped > 50 {
+				return s
+			}
+			p, ok := v.maps.locate(m[1], line, column, parsed)
+			if !ok {
+				return s
+			}
+			return p.source + ":" + strconv.Itoa(p.line) + ":" + strconv.Itoa(p.column)
+		})
 	})
+	return out
 }
 
 // stackPlace matches a module name, line and column as V8 writes them. It is never changed.
-var stackPlace = regexp.MustCompile(`(/[!-'*-9;-~]{1,200}):(\d{1,7}):(\d{1,7})`)
+var stackPlace = regexp.MustCompile(`([!-'*-9;-~]{1,200}):(\d{1,7}):(\d{1,7})`)

@@ -25,7 +25,7 @@ type Version struct {
 	Err     *StartError // nil, or why this version cannot run
 	Made    time.Time
 
-	maps   map[string][]byte // module name → source map, deflated
+	maps   *mapper // nil if there is nothing to map
 	folder string
 }
 

@@ -55,8 +55,9 @@ func DefaultLimits() Limits {
 	}
 }
 
-// entryName is the module that esbuild's output becomes.
-const entryName = "/worker.js"
+// entryName is the module that esbuild's output becomes. Not a name that a tenant's own file is
+// likely to have: places within the bundle must be told from places that were mapped already.
+const entryName = "/worker.bundle.js"
 
 // Run bundles the folder at dir. What is wrong with the folder is in the output's Errors.
 func Run(dir string, lim Limits) tenants.BundleOutput {
@@ -176,7 +177,7 @@ func (b *bundler) options(entry string) api.BuildOptions {
 		Bundle:         true,
 		Write:          false,
 		Outfile:        filepath.Join(b.dir, strings.TrimPrefix(entryName, "/")),
-		AllowOverwrite: true, // nothing is written; a tenant may have a worker.js
+		AllowOverwrite: true, // nothing is written
 		Format:         api.FormatESModule,
 		Target:         api.ESNext,
 		Platform:       api.PlatformNeutral,

@@ -244,7 +244,7 @@ func TestTsconfigHolds(t *testing.T) {
 
 func TestDiagnostics(t *testing.T) {
 	for _, c := range []struct{ name, src, want, excerpt string }{
-		{"syntax", "export default {\n  fetch() { return new Response('x' }\n};", "worker.js:2:37: ", "  fetch() { return new Response('x' }"},
+		{"syntax", "export default {\n  fetch() { return new Response('x' }\n};", "worker.js:2:37: Expected \")\" but found \"}\"", "  fetch() { return new Response('x' }"},
 		{"columns are characters", "const ä = 'ÄÖ𝄞'; const = 1;", "worker.js:1:25: ", "const ä"},
 		{"node module", "import fs from 'node:fs';", `worker.js:1:16: cannot import "node:fs": Node.js modules are not served yet`, "import fs"},
 		{"node module without prefix", "import { join } from 'path';", `cannot import "path": Node.js modules are not served yet`, ""},
