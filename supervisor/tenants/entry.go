@@ -312,7 +312,7 @@ func (r *Registry) reportBroken(e *entry, err *StartError, kept bool) {
 // earlier version that started, the error becomes the tenant's answer; otherwise the last good
 // version serves again. It returns the version to use now.
 func (r *Registry) Reject(v *Version, outcome gen.Outcome, d Diagnostic, stack string) *Version {
-	serr := &StartError{Tenant: v.Tenant, Step: StepStart, Outcome: outcome, Diagnostics: []Diagnostic{v.MapDiagnostic(d)}, Stack: v.MapStack(clean(stack))}
+	serr := &StartError{Tenant: v.Tenant, Step: StepStart, Outcome: outcome, Diagnostics: []Diagnostic{v.MapDiagnostic(v.placed(d, stack))}, Stack: v.MapStack(clean(stack))}
 	e := r.entry(v.Tenant)
 	if e == nil {
 		gone := *v

@@ -351,8 +351,15 @@ func TestRejectedByTheShard(t *testing.T) {
 	h.put("a", "three")
 	h.eventually("a repair is served", func() bool { return h.get("a.localhost", "/") == "three" && h.info("a").State == "ready" })
 
+	lineless := start(t, Config{Dev: true}, map[string]string{"a": "x", "a/src/a.ts": "line one\nline two\n"})
+	v, _ := lineless.Lookup("a.localhost", "/")
+	if next := lineless.Reject(v, gen.Outcome_exception, Diagnostic{File: "worker.js", Message: "no"}, "Error\n at (bulkhead:runtime:1:1)\n at worker.js:2:1"); next.Err == nil ||
+		next.Err.Diagnostics[0] != (Diagnostic{File: "src/a.ts", Line: 2, Column: 1, Excerpt: "line two", Message: "no"}) {
+		t.Errorf("%+v", next.Err)
+	}
+
 	first := start(t, Config{}, map[string]string{"a": "never starts"})
-	v, _ := first.Lookup("a.localhost", "/")
+	v, _ = first.Lookup("a.localhost", "/")
 	if next := first.Reject(v, gen.Outcome_exceededMemory, d, ""); next.Err == nil || next.Err.Outcome != gen.Outcome_exceededMemory {
 		t.Errorf("%+v", next)
 	}

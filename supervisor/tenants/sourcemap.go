@@ -164,6 +164,25 @@ func (m *mapper) mentioned(text string) bool {
 	return false
 }
 
+// placed gives a diagnostic without a line the first place of the bundle that its stack names.
+func (v *Version) placed(d Diagnostic, stack string) Diagnostic {
+	if d.Line > 0 || v.maps == nil {
+		return d
+	}
+	for _, m := range stackPlace.FindAllStringSubmatch(clean(stack), 50) {
+		if v.maps.packed["/"+strings.TrimPrefix(m[1], "/")] == nil {
+			continue
+		}
+		line, err1 := strconv.Atoi(m[2])
+		column, err2 := strconv.Atoi(m[3])
+		if err1 == nil && err2 == nil {
+			d.File, d.Line, d.Column = m[1], line, column
+			return d
+		}
+	}
+	return d
+}
+
 // MapDiagnostic turns a place in the bundle into the place in the tenant's folder, with the
 // line that stands there now. What cannot be mapped is returned as it is, made printable.
 func (v *Version) MapDiagnostic(d Diagnostic) Diagnostic {
