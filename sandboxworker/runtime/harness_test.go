@@ -219,6 +219,9 @@ func script(t *testing.T, body string) *worker {
 	if got := w.get(); got != "" {
 		t.Error(got)
 	}
+	for _, l := range w.logs { // none of the runtime's own promises may be left unhandled
+		t.Error("log: ", l)
+	}
 	return w
 }
 

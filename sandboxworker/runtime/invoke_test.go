@@ -299,7 +299,10 @@ func TestAborts(t *testing.T) {
 		log     string
 	}{
 		{"/signal", gone, gen.Outcome_canceled, "aborted AbortError"},
-		{"/signal", deadline, gen.Outcome_exceededWallTime, "aborted TimeoutError"},
+		{"/signal", deadline, gen.Outcome_exceededWallTime, ""},
+		{"/body", deadline, gen.Outcome_exceededWallTime, ""},
+		{"/stream", deadline, gen.Outcome_exceededWallTime, ""},
+		{"/wait", deadline, gen.Outcome_exceededWallTime, ""},
 		{"/body", gone, gen.Outcome_canceled, ""},
 		{"/body", failed, gen.Outcome_ok, ""},
 		{"/stream", gone, gen.Outcome_canceled, "canceled AbortError"},
@@ -317,6 +320,9 @@ func TestAborts(t *testing.T) {
 		w.settle()
 		if a.finished != 1 || a.outcome != c.outcome || !strings.Contains(strings.Join(w.logs, "\n"), c.log) {
 			t.Errorf("%s %d: finished %d %v %q, logs %q", c.path, c.reason, a.finished, a.outcome, a.message, w.logs)
+		}
+		if c.reason == deadline && len(w.logs) != 0 {
+			t.Errorf("%s: code ran after the deadline: %q", c.path, w.logs)
 		}
 		if c.reason == failed && !strings.Contains(a.body.String(), "ended early") {
 			t.Errorf("body: %q", a.body.String())

@@ -254,6 +254,7 @@ class Inspector {
     if (typeof text !== "string" || text === "") {
       try { text = `[${ErrorToString(v)}]`; } catch { text = "[Error]"; }
     }
+    text = ownFrames(text);
     this.spend(text);
     const pad = StringRepeat("  ", level);
     return pad === "" ? text : indentLines(text, pad);

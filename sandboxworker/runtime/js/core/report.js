@@ -6,6 +6,20 @@ const boundText = (s) => (s.length > LOG_LIMIT ? `${StringSlice(s, 0, LOG_LIMIT)
 
 const tryGet = (o, key) => { try { return o[key]; } catch { return undefined; } };
 
+// ownFrames takes the runtime's own frames out of a stack: they are noise to the tenant's developer.
+const ownFrames = (stack) => {
+  if (!StringIncludes(stack, "bulkhead:runtime:")) return stack;
+  let out = "", from = 0;
+  while (from <= stack.length) {
+    let end = StringIndexOf(stack, "\n", from);
+    if (end < 0) end = stack.length;
+    const line = StringSlice(stack, from, end);
+    if (!StringIncludes(line, "bulkhead:runtime:") || !StringStartsWith(line, "    at ")) out += from === 0 ? line : `\n${line}`;
+    from = end + 1;
+  }
+  return out;
+};
+
 // describeError gives an error's stack, with its causes, or the value's text. It never throws,
 // whatever getters the value has.
 const describeError = (e, depth = 0) => {
@@ -13,7 +27,7 @@ const describeError = (e, depth = 0) => {
     if (!isObject(e)) return typeof e === "string" ? e : typeof e === "symbol" ? SymbolToString(e) : `${e}`;
     if (host.classOf(e) === "NativeError" || (domExceptionUnit.loaded && domExceptionUnit.get().is(e))) {
       const stack = tryGet(e, "stack");
-      let text = typeof stack === "string" && stack !== "" ? stack : ErrorToString(e);
+      let text = typeof stack === "string" && stack !== "" ? ownFrames(stack) : ErrorToString(e);
       // A message set after construction is not in the stack.
       const message = tryGet(e, "message");
       if (typeof message === "string" && !StringIncludes(text, message)) text = `${ErrorToString(e)}\n${text}`;

@@ -32,6 +32,7 @@ class Invocation {
     this.outcome = OUTCOME_OK;
     this.message = "";
     this.ended = false;
+    this.killed = false;
     this.listed = false;
   }
   ownTimers() { return (this.timers ??= new SafeSet()); }
@@ -117,12 +118,17 @@ class Invocation {
       this.wire?.fail(new TypeError(`The request body ended early: ${message || "the client sent a malformed body"}.`));
       return;
     }
-    const deadline = reason === ABORT_DEADLINE;
-    const error = deadline ? newDOMException(message || "The request's deadline passed.", "TimeoutError")
-      : newDOMException(message || "The client disconnected.", "AbortError");
+    if (reason === ABORT_DEADLINE) { // a limit was passed: none of its code runs again
+      this.killed = true;
+      this.outcome = OUTCOME_WALL_TIME;
+      this.message = message || "The request's deadline passed.";
+      this.finish();
+      return;
+    }
+    const error = newDOMException(message || "The client disconnected.", "AbortError");
     this.gone = { __proto__: null, reason: error };
     if (this.state !== ANSWERED) {
-      this.outcome = deadline ? OUTCOME_WALL_TIME : OUTCOME_CANCELED;
+      this.outcome = OUTCOME_CANCELED;
       this.message = error.message;
     }
     this.wire?.fail(error);
@@ -166,10 +172,13 @@ class Invocation {
       SetForEach(this.timers, (t) => { all[all.length] = t; });
       for (let i = 0; i < all.length; i++) killTimer(all[i]);
     }
-    if (this.wire !== undefined) {
+    if (this.killed) { // not even the handlers of what fails
+      this.wire?.forget();
+      if (this.pump !== undefined) this.pump.stopped = true;
+    } else if (this.wire !== undefined) {
       this.wire.fail(new TypeError("The request's body cannot be read any more: the invocation it belongs to has ended."));
     }
-    if (this.pump !== undefined) this.pump.stop(newDOMException("The invocation has ended.", "AbortError"));
+    if (this.pump !== undefined && !this.pump.stopped) this.pump.stop(newDOMException("The invocation has ended.", "AbortError"));
     host.finish(this.id, this.outcome, boundMessage(this.message));
   }
 }

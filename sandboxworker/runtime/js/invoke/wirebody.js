@@ -85,6 +85,12 @@ class WireBody {
     if (this.collector !== undefined) this.collect();
     else if (this.stream !== undefined && this.queue.length === 0) closeByteStream(this.stream);
   }
+  // forget ends it without telling anyone: what waits for it waits for ever.
+  forget() {
+    this.failure ??= { __proto__: null, error: new TypeError("The invocation this body belongs to was stopped.") };
+    this.queue.clear();
+    this.collector = this.parts = this.stream = undefined;
+  }
   fail(error) {
     if (this.failure !== undefined) return;
     this.failure = { __proto__: null, error };
