@@ -288,7 +288,7 @@ func (h *Host) Send(req *http.Request) (Answer, error) {
 	return Answer{Status: resp.StatusCode, Header: resp.Header, Body: string(b), Outcome: resp.Header.Get("bulkhead-outcome")}, err
 }
 
-// AdminGet asks the operator's API and decodes its JSON.
+// AdminGet asks the operator's API and decodes its JSON; a *string gets the text as it is.
 func (h *Host) AdminGet(path string, into any) error { return h.admin("GET", path, into) }
 
 // AdminPost asks the operator's API to do something.
@@ -315,7 +315,11 @@ func (h *Host) admin(method, path string, into any) error {
 	if resp.StatusCode >= 300 {
 		return fmt.Errorf("admin %s %s: %s: %s", method, path, resp.Status, b)
 	}
-	if into == nil {
+	switch into := into.(type) {
+	case nil:
+		return nil
+	case *string:
+		*into = string(b)
 		return nil
 	}
 	return json.Unmarshal(b, into)
