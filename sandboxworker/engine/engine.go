@@ -62,7 +62,7 @@ func Init(cfg Config) (*Engine, error) {
 	if !inited.TryLock() {
 		return nil, errors.New("engine: BUG: Init called twice in one process")
 	}
-	native.Init(strings.Join(flags(cfg), " "))
+	native.Init(strings.Join(flags(cfg), " "), cfg.Profile == seccomp.JITWasm)
 	if err := native.SetSource(cfg.Source); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
@@ -90,12 +90,12 @@ func flags(cfg Config) []string {
 		// Bytecode that no GC has seen in use is dropped and compiled again when called: the
 		// default, kept because idle tenants outnumber busy ones and the source is shared.
 		"--flush-bytecode",
+		// asm.js would be compiled as Wasm, which needs executable pages the seal denies.
+		"--no-validate-asm",
 	}
 	switch cfg.Profile {
 	case seccomp.Jitless:
-		f = append(f, "--jitless", "--no-expose-wasm")
-	case seccomp.JIT:
-		f = append(f, "--no-expose-wasm")
+		f = append(f, "--jitless")
 	case seccomp.JITWasm:
 		// Without it V8 would compile on threads that do not exist.
 		f = append(f, "--no-wasm-async-compilation",

@@ -188,6 +188,10 @@ void InstallUrlFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v
 void SetFunction(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> target,
                  const char* name, v8::FunctionCallback callback);
 void InstallModuleCallbacks(v8::Isolate* iso);
+// Whether this process may run Wasm at all; wasm.cc keeps shared memories out of it.
+bool ProcessHasWasm();
+bool GateWasm(v8::Isolate* iso, v8::Local<v8::Context> context);
+bool WasmIsShared(std::string_view bytes);
 
 v8::Local<v8::String> RuntimeSource(v8::Isolate* iso);
 std::string_view CodeCache();

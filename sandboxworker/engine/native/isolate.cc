@@ -170,13 +170,16 @@ bool WasmAllowed(v8::Local<v8::Context>, v8::Local<v8::String>) {
 }
 
 // Take away what would give JavaScript a second thread's view or a clock (DESIGN, invariant 7).
-void RemoveGlobals(v8::Isolate* iso, v8::Local<v8::Context> context) {
+bool RemoveGlobals(v8::Isolate* iso, v8::Local<v8::Context> context) {
   v8::Local<v8::Object> global = context->Global();
   global->Delete(context, OneByte(iso, "SharedArrayBuffer")).Check();
   v8::Local<v8::Value> atomics;
   if (global->Get(context, OneByte(iso, "Atomics")).ToLocal(&atomics) && atomics->IsObject()) {
     atomics.As<v8::Object>()->Delete(context, OneByte(iso, "waitAsync")).Check();
   }
+  if (ProcessHasWasm()) return GateWasm(iso, context);
+  global->Delete(context, OneByte(iso, "WebAssembly")).Check();
+  return true;
 }
 
 char* Message(const std::string& text) { return strdup(text.c_str()); }
@@ -258,7 +261,12 @@ bool bh_isolate::MeasureMemory() {
   if (external < allocator->used()) external = allocator->used();
   heap_bytes.store(heap, std::memory_order_relaxed);
   external_bytes.store(external, std::memory_order_relaxed);
-  return memory_limit > 0 && heap + external > memory_limit;
+  if (memory_limit == 0) return false;
+  // Buffers get what the heap leaves, less a margin in which the code that caught the RangeError
+  // can go on.
+  uint64_t spoken_for = heap + memory_limit / 16;
+  allocator->SetCap(spoken_for < memory_limit ? memory_limit - spoken_for : 0);
+  return heap + external > memory_limit;
 }
 
 extern "C" {
@@ -298,7 +306,7 @@ char* bh_bootstrap(bh_isolate* i, uint64_t memory_limit) {
   context->AllowCodeGenerationFromStrings(false);
   context->SetErrorMessageForCodeGenerationFromStrings(bulkhead::OneByte(
       iso, "Code generation from strings is off for this worker (limits: eval)"));
-  bulkhead::RemoveGlobals(iso, context);
+  if (!bulkhead::RemoveGlobals(iso, context)) return strdup("prepare the global object: refused");
   char* failed = bulkhead::Bootstrap(i, context);
   i->usable = failed == nullptr;
   i->MeasureMemory();

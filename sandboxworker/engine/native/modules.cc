@@ -140,6 +140,10 @@ v8::MaybeLocal<v8::Value> SyntheticValue(bh_isolate* i, v8::Local<v8::Context> c
         ThrowTypeError(iso, "WebAssembly is off for this worker (limits: wasm; class of shard)");
         return {};
       }
+      if (WasmIsShared(m.code)) {
+        ThrowTypeError(iso, "Shared WebAssembly memories are off");
+        return {};
+      }
       v8::Local<v8::WasmModuleObject> module;
       if (!v8::WasmModuleObject::Compile(
                iso, {reinterpret_cast<const uint8_t*>(m.code.data()), m.code.size()})
@@ -470,13 +474,13 @@ void bh_set_limits(bh_isolate* i, uint64_t memory, int eval_allowed, int wasm_al
   i->memory_limit = memory;
   i->eval_allowed = eval_allowed != 0;
   i->wasm_allowed = wasm_allowed != 0;
-  i->allocator->SetCap(memory == 0 ? UINT64_MAX : memory);
   v8::Isolate* iso = i->iso;
   v8::Locker locker(iso);
   v8::Isolate::Scope isolate_scope(iso);
   v8::HandleScope handle_scope(iso);
   v8::Local<v8::Context> context = i->context.Get(iso);
   v8::Context::Scope context_scope(context);
+  i->MeasureMemory();  // sets the cap of its buffers
   if (!i->host.IsEmpty()) {
     i->host.Get(iso)
         ->Set(context, bulkhead::OneByte(iso, "timerLimit"),

@@ -88,11 +88,11 @@ type Turn struct {
 	Out            []byte
 }
 
-// Init sets V8's flags, entropy and platform. Once, before the first isolate.
-func Init(flags string) {
+// Init sets V8's flags, entropy and platform, and whether there is WebAssembly. Once, before the first isolate.
+func Init(flags string, wasm bool) {
 	f := C.CString(flags)
 	defer C.free(unsafe.Pointer(f))
-	C.bh_process_init(f)
+	C.bh_process_init(f, flag(wasm))
 }
 
 // AdoptAllocator takes over V8's allocator once v8go has made it with its first isolate.

@@ -76,8 +76,9 @@ typedef struct {
 
 // ---- process (process.cc, alloc.cc). Once, before the first isolate, from one thread.
 
-// Set V8's flags, its entropy source, UTC and the frozen clock. `flags` is one string.
-void bh_process_init(const char* flags);
+// Set V8's flags (one string), its entropy source, UTC and the frozen clock. Without `wasm` no
+// isolate has a WebAssembly object.
+void bh_process_init(const char* flags, int wasm);
 // Take over V8's own allocator; called after v8go has made its first isolate.
 void bh_process_adopt_allocator(void);
 // Keep the runtime's source for the life of the process. ASCII only: returns 0 and takes nothing otherwise.

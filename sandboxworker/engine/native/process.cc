@@ -109,6 +109,7 @@ struct Process {
   ClockPlatform* platform = nullptr;  // owned by default_platform
   std::unique_ptr<RuntimeText> source;
   std::string code_cache;
+  bool wasm = false;
   size_t js_stack_bytes = 256u << 10;
 };
 Process process;
@@ -161,6 +162,8 @@ v8::Local<v8::String> RuntimeSource(v8::Isolate* iso) {
   return v8::String::NewExternalOneByte(iso, process.source.get()).ToLocalChecked();
 }
 
+bool ProcessHasWasm() { return process.wasm; }
+
 std::string_view CodeCache() { return process.code_cache; }
 
 void SetCodeCache(std::string bytes) { process.code_cache = std::move(bytes); }
@@ -169,8 +172,9 @@ void SetCodeCache(std::string bytes) { process.code_cache = std::move(bytes); }
 
 extern "C" {
 
-void bh_process_init(const char* flags) {
+void bh_process_init(const char* flags, int wasm) {
   using bulkhead::process;
+  process.wasm = wasm != 0;
   // ICU reads these once. A worker has no /etc/localtime to read and must not tell the host's.
   setenv("TZ", "UTC", 1);
   setenv("LC_ALL", "en_US.UTF-8", 1);
