@@ -168,14 +168,14 @@ func measureMemory(t *target, base uint64, o options) (memory, error) {
 		m.PerTenant = float64(all-base) / float64(o.tenants)
 	}
 	var shards []struct {
-		Tenants int `json:"tenants"`
+		Tenants []string `json:"tenants"`
 	}
 	if err := t.adminGet("/v1/shards", &shards); err != nil {
 		return m, err
 	}
 	live := 0
 	for _, s := range shards {
-		live += s.Tenants
+		live += len(s.Tenants)
 	}
 	if live < o.tenants {
 		return m, fmt.Errorf("of %d tenants only %d are live: the memory figure would flatter", o.tenants, live)

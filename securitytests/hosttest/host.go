@@ -327,14 +327,14 @@ func (h *Host) admin(method, path string, into any) error {
 
 // Shard is a row of `bulkhead shards --json`.
 type Shard struct {
-	ID       uint32 `json:"id"`
-	PID      int    `json:"pid"`
-	Class    string `json:"class"`
-	Profile  string `json:"profile"`
-	Sealed   bool   `json:"sealed"`
-	Tenants  int    `json:"tenants"`
-	Isolates int    `json:"isolates"`
-	RSSBytes uint64 `json:"rssBytes"`
+	ID       uint32   `json:"id"`
+	PID      int      `json:"pid"`
+	Class    string   `json:"class"`
+	Profile  string   `json:"profile"`
+	Sealed   bool     `json:"sealed"`
+	Tenants  []string `json:"tenants"`
+	Isolates int      `json:"isolates"`
+	RSSBytes uint64   `json:"rssBytes"`
 }
 
 // Shards lists the running shards.
