@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"testing"
+	"time"
 
 	"bulkhead/sandboxworker/engine"
 )
@@ -42,5 +43,44 @@ func BenchmarkIsolate(b *testing.B) {
 			b.Fatal(out.Failure)
 		}
 		iso.Dispose()
+	}
+}
+
+// BenchmarkStream moves 64 KiB chunks through a tenant: the turn for the chunk, and the client's
+// window. The CPU limit of an invocation is spent on this.
+func BenchmarkStream(b *testing.B) {
+	for _, c := range []struct{ name, src string }{
+		{"pass", `export default { fetch(r) { return new Response(r.body); } }`},
+		{"transform", `export default { fetch(r) { return new Response(r.body.pipeThrough(new TransformStream({ transform(c, k) { k.enqueue(c); } }))); } }`},
+		{"count", `export default { async fetch(r) { let n = 0; for await (const c of r.body) n += c.length; return new Response(n); } }`},
+		{"text", `export default { async fetch(r) { return new Response((await r.text()).length); } }`},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			chunk := make([]byte, 64<<10)
+			b.SetBytes(int64(len(chunk)))
+			var w *worker
+			n := 0
+			var cpu time.Duration // what the tenant is charged
+			for b.Loop() {
+				if n%500 == 0 { // about 32 MiB a request
+					if w != nil {
+						w.iso.End(epoch, 1)
+						w.iso.Dispose()
+					}
+					b.StopTimer()
+					w = load(b, c.src)
+					w.send(1, streamed("POST", nil))
+					b.StartTimer()
+				}
+				n++
+				in := w.iso.Chunk(epoch, 1, chunk)
+				out := w.iso.Window(epoch, 1, uint32(len(chunk)))
+				if in.Status != engine.OK || out.Status != engine.OK {
+					b.Fatal(in.Status, out.Status)
+				}
+				cpu += in.CPU + out.CPU
+			}
+			b.ReportMetric(float64(cpu.Microseconds())/float64(n), "cpu-us/chunk")
+		})
 	}
 }

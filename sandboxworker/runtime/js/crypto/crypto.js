@@ -14,7 +14,7 @@ class Crypto {
     if (tag === undefined || StringStartsWith(tag, "Float")) {
       throw newDOMException("getRandomValues: the array is not of an integer type.", "TypeMismatchError");
     }
-    const u8 = viewOf(array);
+    const u8 = bytesOf(array);
     const n = TypedArrayByteLength(u8);
     if (n > 65536) throw newDOMException(`getRandomValues: ${n} bytes exceed the limit of 65536.`, "QuotaExceededError");
     if (n > 0) host.randomFill(u8);
