@@ -26,6 +26,7 @@ import (
 type Options struct {
 	Tenants   map[string]Files // tenant id → its folder
 	Args      []string         // further flags of `bulkhead serve`
+	Policy    string           // the policy document, given with --config
 	WorkerDir string           // where to take bulkhead-worker from instead (sabotaged builds)
 	Rootless  bool             // run as an ordinary user; needs root to become one
 	Quiet     bool             // the host's own log is shown only when the test fails
@@ -153,6 +154,17 @@ func Start(t testing.TB, o Options) *Host {
 	}
 	h.Addr = freeAddr(t)
 	args := []string{"serve", "--listen", h.Addr, "--admin", h.Admin, "--tenants", h.Tenants, "--data", h.Data}
+	if o.Policy != "" {
+		// In a folder of its own: all of it is shown to the gateway.
+		path := filepath.Join(dir, "config", "policy.yaml")
+		if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(o.Policy), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", path)
+	}
 	if o.WorkerDir != "" {
 		args = append(args, "--worker-dir", o.WorkerDir)
 	}
@@ -349,7 +361,7 @@ func (h *Host) Shards() []Shard {
 
 // Incident is a row of `bulkhead incidents --json`.
 type Incident struct {
-	ID      uint64   `json:"id"`
+	ID      string   `json:"id"`
 	Kind    string   `json:"kind"`
 	Shard   uint32   `json:"shard"`
 	Tenants []string `json:"tenants"`

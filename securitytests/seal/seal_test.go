@@ -57,7 +57,7 @@ func TestSealRootless(t *testing.T) {
 func start(t *testing.T, profile string, rootless bool) *hosttest.Host {
 	h := hosttest.Start(t, hosttest.Options{
 		Tenants:  map[string]hosttest.Files{"a": hosttest.Worker(hello)},
-		Args:     []string{"--profile", profile},
+		Policy:   "profile: " + profile + "\n",
 		Rootless: rootless,
 	})
 	if a := h.Get("a", "/"); a.Status != 200 || a.Body != "hello" {
