@@ -3,6 +3,7 @@ package runtime_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	goruntime "runtime"
 	"strings"
 	"testing"
@@ -17,14 +18,42 @@ import (
 // shared is V8 with the runtime, once in this test process.
 var shared *engine.Engine
 
+// profileEnv names the profile of a child test process: V8's flags are global.
+const profileEnv = "RUNTIME_TEST_PROFILE"
+
 func TestMain(m *testing.M) {
-	e, err := engine.Init(engine.Config{Profile: seccomp.JIT, Source: runtime.Source(), HeapMaxBytes: 128 << 20})
+	profile := seccomp.JIT
+	if name := os.Getenv(profileEnv); name != "" {
+		var err error
+		if profile, err = seccomp.ParseProfile(name); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+	}
+	e, err := engine.Init(engine.Config{Profile: profile, Source: runtime.Source(), HeapMaxBytes: 128 << 20})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
 	shared = e
 	os.Exit(m.Run())
+}
+
+// The other profiles run the same script: no JIT, and WebAssembly present.
+func TestOtherProfiles(t *testing.T) {
+	if os.Getenv(profileEnv) != "" {
+		return // this is the child
+	}
+	for _, p := range []seccomp.Profile{seccomp.Jitless, seccomp.JITWasm} {
+		t.Run(p.String(), func(t *testing.T) {
+			cmd := exec.Command(os.Args[0], "-test.run=^(TestHandlerShapes|TestStreams|TestWebPlatform|TestShapes|TestConsole|TestRequestBody|TestTimers|TestPollutedPrototypes)$", "-test.v")
+			cmd.Env = append(os.Environ(), profileEnv+"="+p.String())
+			out, err := cmd.CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "--- PASS: TestWebPlatform") {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		})
+	}
 }
 
 // epoch is the JS clock at which tests start.
