@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bulkhead/securitytests/hosttest"
+)
+
+// TestExamples serves the folder examples/ as `make run` does. Those with npm packages need them
+// installed, which `make test` does before.
+func TestExamples(t *testing.T) {
+	examples, err := filepath.Abs("../../../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"hono-app", "preact-ssr"} {
+		if _, err := os.Stat(filepath.Join(examples, d, "node_modules")); err != nil {
+			t.Fatalf("%v: run `make examples` (make test does)", err)
+		}
+	}
+	h := hosttest.Start(t, hosttest.Options{Args: []string{"--tenants", examples, "--index"}, Quiet: true})
+	for _, c := range []struct{ method, tenant, path, body, want, contentType string }{
+		{"GET", "hello", "/", "", "Hello", "text/"},
+		{"GET", "service-worker", "/", "", "GET", "text/"},
+		{"GET", "json-api", "/", "", "links", "application/json"},
+		{"POST", "json-api", "/books", `{"title":"Snow Crash","author":"Neal Stephenson"}`, "Snow Crash", "application/json"},
+		{"POST", "json-api", "/books", `{"title":`, "", "application/json"},
+		{"GET", "hono-app", "/", "", "<", "text/html"},
+		{"GET", "preact-ssr", "/", "", "<!doctype html>", "text/html"},
+		{"GET", "streaming", "/", "", "5", "text/"},
+		{"PUT", "upload", "/count", strings.Repeat("bulkhead\n", 1000), "9000", ""},
+		{"PUT", "upload", "/upper", "shout", "SHOUT", ""},
+	} {
+		t.Run(c.tenant+" "+c.method+" "+c.path, func(t *testing.T) {
+			req, err := http.NewRequest(c.method, "http://"+c.tenant+".localhost"+c.path, bytes.NewReader([]byte(c.body)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.contentType == "application/json" {
+				req.Header.Set("Content-Type", "application/json")
+			}
+			a, err := h.Send(req)
+			if err != nil || a.Outcome != "" || !strings.Contains(a.Body, c.want) || !strings.HasPrefix(a.Header.Get("Content-Type"), c.contentType) {
+				t.Errorf("%v: %d %s %q %.300s", err, a.Status, a.Outcome, a.Header.Get("Content-Type"), a.Body)
+			}
+			if c.want == "" && (a.Status != 400 || !json.Valid([]byte(a.Body))) {
+				t.Errorf("bad JSON is answered %d %s", a.Status, a.Body)
+			}
+		})
+	}
+	req, err := http.NewRequest("GET", "http://localhost/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := h.Send(req)
+	if err != nil || page.Status != 200 {
+		t.Fatalf("the index page: %v %d", err, page.Status)
+	}
+	for _, tenant := range []string{"hello", "json-api", "hono-app", "preact-ssr", "streaming", "upload"} {
+		if !strings.Contains(page.Body, "http://"+tenant+".localhost") {
+			t.Errorf("the index page has no link to %s", tenant)
+		}
+	}
+}
