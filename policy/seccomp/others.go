@@ -42,8 +42,6 @@ func goRuntime() []Rule {
 		allow("uname", "kernel version checks of the Go library"),
 		allow("clock_nanosleep", "glibc's sleep"),
 		allow("epoll_wait", "older Go pollers"),
-		allow("madvise", "Go's collector"),
-		allow("restart_syscall", "a stopped and continued sleep"),
 		allow("ppoll", "glibc"),
 		allow("poll", "glibc"),
 		allow("readv", "net.Buffers"),

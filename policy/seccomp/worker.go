@@ -39,10 +39,11 @@ func runtimeCalls() []Rule {
 		allow("sigaltstack", "Go gives each thread a signal stack"),
 		allow("getpid", "Go before tgkill"),
 		allow("gettid", "Go's new threads"),
-		allow("set_robust_list", "glibc, first act of a thread"),
-		allow("rseq", "glibc, first act of a thread"),
+		refuse("set_robust_list", uint16(unix.ENOSYS), "glibc, first act of a thread; it does without, robust mutexes are for sharing between processes"),
+		allow("rseq", "glibc, first act of a thread; once it has registered the first thread, a refusal for another is fatal to it", eq(2, 0)),
 		allow("sched_yield", "Go's and V8's spin locks"),
 		allow("nanosleep", "Go's sysmon"),
+		allow("restart_syscall", "the kernel resumes an interrupted sleep with it after a freeze (suspend, cgroup freezer, tracer)"),
 		allow("exit", "end of a thread"),
 		allow("exit_group", "end of the process"),
 		allow("clock_gettime", "thread CPU clocks are no vDSO matter; CPU limits read them"),
@@ -75,7 +76,7 @@ func memoryCalls(exec bool) []Rule {
 			allow("mmap", "anonymous memory, never executable", masked(2, unix.PROT_EXEC, 0), masked(3, unix.MAP_ANONYMOUS, unix.MAP_ANONYMOUS)),
 		)
 	}
-	rules = append(rules, allow("mremap", "realloc of large blocks; may move but takes no fixed address", masked(3, 0xffffffff&^1, 0)))
+	rules = append(rules, refuse("mremap", uint16(unix.ENOMEM), "realloc of large blocks; glibc copies instead"))
 	return append(rules, allowValues("madvise", 2, "Go and V8 give pages back",
 		unix.MADV_DONTNEED, unix.MADV_FREE, unix.MADV_DONTFORK, unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_COLLAPSE)...)
 }
@@ -86,7 +87,10 @@ func Worker(p Profile) []Rule {
 	return append(rules,
 		allow("getrandom", "crypto.getRandomValues, and seeds of Go and V8"),
 		allow("fcntl", "Go's os.NewFile asks whether a descriptor blocks", eq(1, unix.F_GETFL)),
-		allow("sched_getaffinity", "glibc's pthread_getattr_np, by which V8 finds a thread's stack"),
+		allow("clock_nanosleep", "V8's mutexes (Abseil) back off by sleeping when contended"),
+		allow("sched_getparam", "V8's mutexes (Abseil) weigh waiting threads by priority, once a thread; refused, they complain on stderr"),
+		allow("sched_getscheduler", "as sched_getparam: pthread_getschedparam makes both calls"),
+		refuse("sched_getaffinity", uint16(unix.ENOSYS), "glibc's pthread_getattr_np, by which V8 finds a thread's stack; it leaves the CPU set out"),
 		refuse("openat", uint16(unix.ENOSYS), "glibc and V8 look for files of the system and do without"),
 	)
 }

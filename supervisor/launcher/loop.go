@@ -159,6 +159,8 @@ func (l *launcher) onReady(c *child) {
 	n, err := unix.Read(c.ready, b[:])
 	switch {
 	case err == unix.EINTR || err == unix.EAGAIN:
+	case c.state == dying:
+		c.closeReady()
 	case n == 1 && b[0] == readyInspect && c.state == inConstructor && l.kernel.inspect:
 		if err := l.inspect(c); err != nil {
 			l.refuse(c, "inspection", err)
