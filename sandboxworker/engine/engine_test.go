@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 			os.Exit(2)
 		}
 	}
-	e, err := Init(Config{Profile: profile, Source: testRuntime, HeapMaxBytes: 64 << 20})
+	e, err := Init(Config{Profile: profile, Source: source(), HeapMaxBytes: 64 << 20})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
@@ -47,13 +47,19 @@ func inChild(t *testing.T, p seccomp.Profile) bool {
 	if os.Getenv(profileEnv) == p.String() {
 		return false
 	}
+	child(t, profileEnv+"="+p.String(), "in a "+p.String()+" process")
+	return true
+}
+
+// child runs the calling test in a process of its own, with one more environment variable.
+func child(t *testing.T, env, what string) {
+	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
-	cmd.Env = append(os.Environ(), profileEnv+"="+p.String())
+	cmd.Env = append(os.Environ(), env)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "PASS: "+t.Name()) {
-		t.Fatalf("in a %v process: %v\n%s", p, err, out)
+		t.Fatalf("%s: %v\n%s", what, err, out)
 	}
-	return true
 }
 
 const epoch = 1_700_000_000_000.0

@@ -304,3 +304,61 @@ func TestManyIsolatesOnManyThreads(t *testing.T) {
 		t.Errorf("%d requests served, want %d", served, isolates*rounds)
 	}
 }
+
+func TestLimitBelowTheEnginesOwn(t *testing.T) {
+	locked(t)
+	for name, code := range map[string]string{
+		"heap":    `const a = []; for (;;) a.push({ x: [1] });`,
+		"buffers": `const a = []; for (;;) a.push(new Uint8Array(100000).fill(1));`,
+		"mixed":   `const a = [], b = []; for (;;) { a.push(new Array(1000).fill(1.5)); try { b.push(new Uint8Array(8000)); } catch {} }`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := loadBundle(t, one(`export default { fetch(r) { try { `+code+` } catch (e) { return e.name; } } }`), Limits{MemoryBytes: 24 << 20})
+			before := rss(t)
+			turn := get(i, 1)
+			if turn.Status == OK {
+				if got := body(t, &turn); got != "RangeError" {
+					t.Errorf("got %q", got)
+				}
+			} else if turn.Status != OutOfMemory {
+				t.Errorf("ended %v", turn.Status)
+			}
+			u := i.Usage()
+			if sum := u.HeapBytes + u.ExternalBytes; sum > 40<<20 || u.LimitBytes != 24<<20 {
+				t.Errorf("usage %+v", u)
+			}
+			if grown := rss(t) - before; grown > 100<<20 {
+				t.Errorf("the process grew by %d MiB under a limit of 24", grown>>20)
+			}
+		})
+	}
+}
+
+// A string of half a gigabyte costs nothing until someone reads it. The host must not be the one.
+func TestHugeStringsAreRefusedUnread(t *testing.T) {
+	locked(t)
+	i := load(t, `const s = "é".repeat(2 ** 28);
+		const tries = [() => log(s), () => raw.utf8Encode(s), () => raw.respond(1, 200, "", 1, s), () => raw.urlParse(s, undefined, new Uint32Array(9)), () => raw.finish(1, 2, s), () => raw.op(1, 1, 1, s), () => raw.utf8EncodeInto(s, new Uint8Array(4))];
+		export default { fetch() { return tries.map((f) => { try { f(); return "done"; } catch (e) { return e.name; } }).join(); } }`)
+	if got := ask(t, i); strings.Count(got, "RangeError") != 7 {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestMemoryOfAnIdleTenant(t *testing.T) {
+	locked(t)
+	const n = 60
+	load(t, `export default { fetch: () => "hello" }`)
+	before := rss(t)
+	for range n {
+		i := load(t, `export default { fetch: () => "hello" }`)
+		if got := ask(t, i); got != "hello" {
+			t.Fatal(got)
+		}
+	}
+	each := (rss(t) - before) / n
+	t.Logf("%.0f KiB a tenant", float64(each)/1024)
+	if each > 2<<20 {
+		t.Errorf("an idle tenant takes %d bytes", each)
+	}
+}

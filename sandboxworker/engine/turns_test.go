@@ -181,7 +181,7 @@ func TestHandlerErrorsEndTheInvocation(t *testing.T) {
 func TestFinalizationWaitsForIO(t *testing.T) {
 	locked(t)
 	i := load(t, `let done = 0; const reg = new FinalizationRegistry(() => done++);
-		const churn = () => { for (let n = 0; n < 400; n++) new Array(200000).fill(n); };
+		const churn = () => { const keep = []; for (let n = 0; n < 300; n++) keep.push(new Array(20000).fill(n)); };
 		export default { async fetch(r) {
 			if (r.url.endsWith("make")) {
 				(() => { for (let n = 0; n < 100; n++) reg.register({ n }, n); })();

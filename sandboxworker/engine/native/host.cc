@@ -23,6 +23,14 @@ bool StringArg(const Args& args, int n, v8::Local<v8::String>* out) {
     return false;
   }
   *out = args[n].As<v8::String>();
+  // Reading a string flattens it: one of 512 MB built by repeat() costs nothing until then, and
+  // would take V8 past its heap, and with it the process.
+  bh_isolate* i = bh_isolate::From(args.GetIsolate());
+  uint64_t most = i->memory_limit == 0 ? UINT64_MAX : i->memory_limit / 4;
+  if (static_cast<uint64_t>((*out)->Length()) > most) {
+    ThrowRangeError(args.GetIsolate(), "The string is too long for this worker's memory limit");
+    return false;
+  }
   return true;
 }
 
@@ -97,7 +105,8 @@ void Respond(const Args& args) {
   if (args[4]->IsUndefined()) {
     fits = i->out.Append(head, flat, {});
   } else if (args[4]->IsString()) {
-    v8::Local<v8::String> body = args[4].As<v8::String>();
+    v8::Local<v8::String> body;
+    if (!StringArg(args, 4, &body)) return;
     size_t len = body->Utf8LengthV2(iso);
     uint8_t* at = i->out.Begin(head, flat, len);
     fits = at != nullptr;

@@ -160,7 +160,8 @@ constexpr char kGate[] = R"((function (check) {
   const wrap = (name, sync) => {
     const original = W[name];
     put(W, name, { [name](bytes) {
-      const args = [...arguments];
+      // No spread: its iterator is the tenant's to change.
+      const args = arguments.length > 1 ? [bytes, arguments[1], arguments[2]] : [bytes];
       try {
         const c = check(bytes);
         if (c === 1) { if (sync) return false; throw new CompileError(no); }
