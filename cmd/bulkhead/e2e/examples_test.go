@@ -29,7 +29,7 @@ func TestExamples(t *testing.T) {
 		{"GET", "hello", "/", "", "Hello", "text/"},
 		{"GET", "service-worker", "/", "", "GET", "text/"},
 		{"GET", "json-api", "/", "", "links", "application/json"},
-		{"POST", "json-api", "/books", `{"title":"Snow Crash","author":"Neal Stephenson"}`, "Snow Crash", "application/json"},
+		{"POST", "json-api", "/books", `{"title":"Snow Crash","author":"Neal Stephenson","year":1992}`, "Snow Crash", "application/json"},
 		{"POST", "json-api", "/books", `{"title":`, "", "application/json"},
 		{"GET", "hono-app", "/", "", "<", "text/html"},
 		{"GET", "preact-ssr", "/", "", "<!doctype html>", "text/html"},
