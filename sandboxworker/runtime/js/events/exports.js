@@ -14,5 +14,5 @@ return {
   ExtendableEvent, FetchEvent, AbortController, AbortSignal, WorkerGlobalScope, ServiceWorkerGlobalScope,
   globalTarget, eventState, targetState, fire, hasListener, defineHandler, getHandler, setHandler,
   newSignal, signalState, isAbortSignal, signalAdd, signalRemove, signalAbort, dependentSignal, signalHasListeners,
-  fetchEventAnswer,
+  fetchEventAnswer, isEvent,
 };

@@ -90,15 +90,18 @@ class Blob {
 }
 defineInterface(Blob, "Blob");
 
-let isFile;
+let isFile, fileModified;
 class File extends Blob {
   #name; #lastModified;
-  static { isFile = (v) => isObject(v) && #name in v; }
+  static {
+    isFile = (v) => isObject(v) && #name in v;
+    fileModified = (v) => v.#lastModified;
+  }
   constructor(fileBits, fileName, options = undefined) {
     needArgs("File constructor", arguments.length, 2);
     super(fileBits, fileBits === kInternal ? arguments[3] : options);
     this.#name = toUSVString(fileName);
-    const modified = fileBits === kInternal ? undefined : toDictionary(options, "File options").lastModified;
+    const modified = fileBits === kInternal ? options : toDictionary(options, "File options").lastModified;
     this.#lastModified = modified === undefined ? host.now() : MathTrunc(+modified) || 0;
   }
   get name() { return this.#name; }
@@ -108,4 +111,4 @@ class File extends Blob {
 defineInterface(File, "File");
 
 const newBlob = (bytes, type) => new Blob(kInternal, new BlobState(bytes, blobType(type)));
-const newFile = (bytes, name, type) => new File(kInternal, name, undefined, new BlobState(bytes, type));
+const newFile = (bytes, name, type, modified = undefined) => new File(kInternal, name, modified, new BlobState(bytes, type));

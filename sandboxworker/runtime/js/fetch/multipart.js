@@ -107,4 +107,9 @@ const parseMultipart = (bytes, boundary) => {
   }
 };
 
-return { __proto__: null, Blob, File, FormData, isBlob, blobState, newBlob, isFormData, serializeMultipart, parseFormData };
+const cloneBlob = (b) => {
+  const s = blobState(b);
+  return isFile(b) ? newFile(s.bytes, ReflectApply(fileNameGetter, b, []), s.type, fileModified(b)) : new Blob(kInternal, s);
+};
+
+return { __proto__: null, cloneBlob, Blob, File, FormData, isBlob, blobState, newBlob, isFormData, serializeMultipart, parseFormData };

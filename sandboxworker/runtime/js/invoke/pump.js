@@ -75,6 +75,9 @@ class Pump {
     this.reading = false;
     this.running = false;
     this.stopped = false;
+    // A byte stream has taken its chunks' buffers from everyone: their memory can be given back at
+    // once instead of with the next collection.
+    this.owned = reader !== undefined && streamsUnit.get().isByteStream(reader.stream);
   }
   // blocked says whether only the client's reading can move it on.
   get blocked() { return !this.stopped && this.window <= 0; }
@@ -108,6 +111,7 @@ class Pump {
     }
     this.pending = undefined;
     this.at = 0;
+    if (this.owned) ArrayBufferTransfer(TypedArrayBuffer(u8), 0);
     return true;
   }
   grant(n) {
@@ -140,7 +144,7 @@ class Pump {
     if (TypedArrayByteLength(u8) > 0) {
       this.pending = u8;
       this.at = 0;
-      if (!this.flush()) { this.pending = TypedArraySliceU8(this.pending, this.at); this.at = 0; }
+      if (!this.flush() && !this.owned) { this.pending = TypedArraySliceU8(this.pending, this.at); this.at = 0; }
     }
     this.run();
   }

@@ -17,8 +17,21 @@ function structuredClone(value, options = undefined) {
     if (!isObject(v)) throw new TypeError("structuredClone option transfer: an item is not an object.");
     return v;
   });
-  return host.structuredClone(value, list);
+  return isObject(value) ? clonePlatform(value, list) : host.structuredClone(value, list);
 }
+
+// clonePlatform handles platform objects, which V8's serializer takes for plain ones. Only the value
+// itself is looked at: inside other objects they still become plain.
+const clonePlatform = (value, list) => {
+  if (domExceptionUnit.loaded && domExceptionUnit.get().is(value)) return newDOMException(value.message, value.name);
+  if (blobUnit.loaded && blobUnit.get().isBlob(value)) return blobUnit.get().cloneBlob(value);
+  if (isHeaders(value) || isRequest(value) || isResponse(value) || isStreamObject(value) || isParamsObject(value) || isFormDataObject(value) ||
+    (urlUnit.loaded && urlUnit.get().isURL(value)) ||
+    (eventsUnit.loaded && (eventsUnit.get().isAbortSignal(value) || eventsUnit.get().isEvent(value)))) {
+    throw newDOMException(`${describeKind(value)} could not be cloned.`, "DataCloneError");
+  }
+  return host.structuredClone(value, list);
+};
 
 function reportError(error) {
   needArgs("reportError", arguments.length, 1);

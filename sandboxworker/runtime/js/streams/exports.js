@@ -17,5 +17,6 @@ return {
   isReadableStream, readableState, createReadableStream, createByteStream, readableStreamTee, readableStreamCancel,
   acquireDefaultReader, defaultReaderRead, readerRelease, readerCancel, fixedLengthOf,
   byteControllerEnqueue, byteControllerClose, byteControllerError, defaultControllerError, byteControllerRespond,
+  isByteStream: (s) => s.controller instanceof ByteController,
   isWritableStream, writableState, proxyStream, setFixedLength: (s, n) => fixedLengths.set(s, n),
 };
