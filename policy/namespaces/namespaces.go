@@ -96,7 +96,7 @@ type Source uint8
 const (
 	TenantRoots  Source = 1 // one mount for each --tenants directory, Target + "/" + index
 	TenantFolder Source = 2 // the folder of one tenant, opened beneath its root
-	Config       Source = 3 // the directory of --config
+	Config       Source = 3 // the file of --config, Target + "/" + its name
 	Data         Source = 4 // the gateway's part of the data directory
 	HostPath     Source = 5 // Path on the host, left out where the host has none
 )
@@ -117,14 +117,15 @@ func Mounts(r Role) []Mount {
 	case Gateway:
 		return []Mount{
 			{Source: TenantRoots, Target: "/tenants", Why: "folders are watched and hashed; bundlers read them separately"},
-			{Source: Config, Target: "/config", Why: "the policy file is reloaded when it changes, and editors replace files, so its directory"},
+			{Source: Config, Target: "/config", Why: "the policy; the file alone, because its directory may be somebody's home"},
 			{Source: Data, Target: "/data", Writable: true, Why: "state that outlives a generation"},
 			{Source: HostPath, Path: "/etc/resolv.conf", Target: "/etc/resolv.conf", Why: "name servers"},
 			{Source: HostPath, Path: "/etc/hosts", Target: "/etc/hosts", Why: "names of upstreams"},
 			{Source: HostPath, Path: "/etc/nsswitch.conf", Target: "/etc/nsswitch.conf", Why: "Go's resolver reads the order of lookups"},
 			{Source: HostPath, Path: "/etc/ssl/certs", Target: "/etc/ssl/certs", Why: "TLS roots (Debian, SUSE, Alpine)"},
 			{Source: HostPath, Path: "/usr/share/ca-certificates", Target: "/usr/share/ca-certificates", Why: "what the links in /etc/ssl/certs point to"},
-			{Source: HostPath, Path: "/etc/pki", Target: "/etc/pki", Why: "TLS roots (Fedora)"},
+			{Source: HostPath, Path: "/etc/pki/tls/certs", Target: "/etc/pki/tls/certs", Why: "TLS roots (Fedora)"},
+			{Source: HostPath, Path: "/etc/pki/ca-trust", Target: "/etc/pki/ca-trust", Why: "what the links in /etc/pki/tls/certs point to"},
 			{Source: HostPath, Path: "/usr/share/zoneinfo", Target: "/usr/share/zoneinfo", Why: "time zones of cron expressions"},
 		}
 	case Bundler:

@@ -169,6 +169,8 @@ static const struct {
 	// clang-format on
 };
 
+const char *lockdown_step_name(size_t i) { return i < sizeof steps / sizeof *steps ? steps[i].name : NULL; }
+
 #ifdef BULKHEAD_SABOTAGE
 // A test build leaves out the one step that the file beside its binary names. The file is read
 // before anything is locked; nothing of this exists in a production build.

@@ -74,3 +74,11 @@ func layout() map[string]int {
 		"used":    C.sizeof_struct_setup,
 	}
 }
+
+// stepNames are the constructor's, for the test.
+func stepNames() (names []string) {
+	for i := C.size_t(0); C.lockdown_step_name(i) != nil; i++ {
+		names = append(names, C.GoString(C.lockdown_step_name(i)))
+	}
+	return names
+}

@@ -24,3 +24,13 @@ func TestSealOutsideAChildIsRefused(t *testing.T) {
 		t.Errorf("Seal() = %v, want %v", err, ErrNotAChild)
 	}
 }
+
+func TestStepsAreDocumentedInTheirOrder(t *testing.T) {
+	var documented []string
+	for _, s := range setup.Steps() {
+		documented = append(documented, s.Name)
+	}
+	if diff := cmp.Diff(documented, stepNames()); diff != "" {
+		t.Errorf("setup.Steps (-) and lockdown.c (+) differ:\n%s", diff)
+	}
+}

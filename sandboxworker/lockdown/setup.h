@@ -78,4 +78,7 @@ int lockdown_seal(int *thread);
 int lockdown_role(void);
 int lockdown_profile(void);
 
+// Name of the constructor's step i, NULL behind the last.
+const char *lockdown_step_name(size_t i);
+
 #endif

@@ -148,6 +148,45 @@ func TestGatewayReadsPrivateTenantsAndWritesOnlyItsData(t *testing.T) {
 	})
 }
 
+func TestGatewayReadsThePolicyFileAndNothingBesideIt(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		home, err := os.MkdirTemp(built.dir, "home") // mode 0700
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"policy.yaml", "secret"} {
+			if err := os.WriteFile(filepath.Join(home, name), []byte(name), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		chown(t, home, m.uid)
+		c := start(t, m, built.child, "--config", filepath.Join(home, "policy.yaml")).dial()
+		if got := c.ask("read /config/policy.yaml"); got != `"policy.yaml" <nil>` {
+			t.Errorf("the policy: %s", got)
+		}
+		if got := c.ask("read /config/secret"); got != `"" open /config/secret: no such file or directory` {
+			t.Errorf("its neighbour: %s", got)
+		}
+	})
+}
+
+func TestCgroupsOfADeadLauncherAreSwept(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("no delegated cgroup without root here")
+	}
+	r := start(t, mode{}, built.child)
+	r.dial().spawn("shard jit %d", gigabyte)
+	if len(cgroupsOf(r.cmd.Process.Pid)) == 0 {
+		t.Fatal("the launcher made no cgroup")
+	}
+	r.cmd.Process.Kill()
+	r.wait(5 * time.Second)
+	eventually(t, "the children are gone", func() bool {
+		start(t, mode{}, built.child).dial()
+		return len(cgroupsOf(r.cmd.Process.Pid)) == 0
+	})
+}
+
 func TestAKilledGatewayIsReplacedAndItsShardsAreGone(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		r := start(t, m, built.child)

@@ -14,7 +14,7 @@ import (
 type source struct {
 	path     string // where it really is, for people and for rootless children
 	fd       int    // O_PATH
-	file     string // name of a file in it, where only that matters
+	file     string // the name it has in the child, for the configuration
 	dir      bool
 	dev, ino uint64
 	uid, gid uint32 // owner on disk
@@ -170,7 +170,7 @@ func (l *launcher) gatewayRoom() (*room, error) {
 			}
 		case namespaces.Config:
 			if l.config != nil {
-				err = l.add(r, *l.config, m.Target, m.Writable, uid)
+				err = l.add(r, *l.config, m.Target+"/"+l.config.file, m.Writable, uid)
 			}
 		case namespaces.Data:
 			if l.data != nil {

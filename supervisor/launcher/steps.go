@@ -30,7 +30,7 @@ func startSteps() []step {
 		{"namespaces", "notes the inodes of its own namespaces: no child may be in one of them", (*launcher).stepNamespaces},
 		{"binaries", "opens gateway, worker and bundler once; they are executed by descriptor from then on", (*launcher).stepBinaries},
 		{"filters", "compiles the seccomp tables of every allowed profile", (*launcher).stepFilters},
-		{"folders", "opens the tenant, configuration and state directories", (*launcher).stepFolders},
+		{"folders", "opens the tenant directories, the configuration file and the state directory", (*launcher).stepFolders},
 		{"cgroups", "makes the cgroup below which every child gets its own", (*launcher).stepCgroups},
 		{"listeners", "binds, or takes over from the service manager, the sockets that the gateway will serve", (*launcher).stepListeners},
 		{"admin", "binds the admin socket; only root and the invoking user are let through", (*launcher).stepAdmin},
@@ -147,12 +147,12 @@ func (l *launcher) stepFolders() error {
 		if err != nil {
 			return fmt.Errorf("--config %q: %w", l.opt.Config, err)
 		}
-		if _, err := os.Stat(abs); err != nil {
-			return fmt.Errorf("--config: %w", err)
-		}
-		s, err := openSource(filepath.Dir(abs))
+		s, err := openSource(abs)
 		if err != nil {
 			return fmt.Errorf("--config: %w", err)
+		}
+		if s.dir {
+			return fmt.Errorf("--config %q: is a directory", abs)
 		}
 		s.file = filepath.Base(abs)
 		l.config, l.opt.Config = &s, abs

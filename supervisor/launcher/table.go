@@ -83,7 +83,7 @@ func (l *launcher) obey(msg []byte) error {
 	case i < 0:
 		return fmt.Errorf("%w: unknown %v", errBreach, o.Kind)
 	case table[i].phases&l.phase == 0:
-		return fmt.Errorf("%w: %v in phase %d", errBreach, o.Kind, l.phase)
+		return fmt.Errorf("%w: %v while %v", errBreach, o.Kind, l.phase)
 	case table[i].once && l.given[o.Kind]:
 		return fmt.Errorf("%w: a second %v", errBreach, o.Kind)
 	}
