@@ -16,7 +16,7 @@ func Document() string {
 	d.line("# What the launcher does, step by step")
 	d.line("")
 	d.line("Printed from the tables in `supervisor/launcher`, `sandboxworker/lockdown` and `policy/`.")
-	d.line("To renew it: `go test ./supervisor/launcher -run TestDocument -update`.")
+	d.line("To renew it: `make generate`.")
 	d.section("Start of the launcher")
 	for i, s := range startSteps() {
 		d.line("%d. **%s** %s", i+1, s.name, s.does)

@@ -10,7 +10,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/launcher.md instead of comparing it")
 
-func TestDocumentIsCurrent(t *testing.T) {
+func TestDocumentIsUpToDate(t *testing.T) {
 	if !inspectable {
 		t.Skip("the page has the inspection's list, and there is no inspection on this architecture")
 	}
