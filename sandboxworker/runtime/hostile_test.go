@@ -74,3 +74,35 @@ func TestEndedInvocationIsDead(t *testing.T) {
 		t.Error(w.logs)
 	}
 }
+
+// A tenant that fills the turn's output still ends, and its neighbours in the isolate too.
+func TestOutputFlood(t *testing.T) {
+	w := load(t, `export default { async fetch(r) {
+		if (r.url.endsWith("/log")) { const s = "x".repeat(16000); for (let i = 0; i < 20000; i++) console.log(s); throw new Error("after the flood"); }
+		if (r.url.endsWith("/digest")) { const b = new Uint8Array(8 << 20); let n = 0; await Promise.allSettled(Array.from({ length: 8 }, () => crypto.subtle.digest("SHA-1", b).then(() => n++))); return new Response("done " + (n > 0)); }
+		await (globalThis.gate ??= new Promise((f) => setTimeout(f, 5))); return new Response("y".repeat(21000)); } }`)
+	if a := w.do(engine.Request{URL: "http://t.localhost/log"}); a.finished != 1 || a.outcome != gen.Outcome_exception || !strings.Contains(a.message, "after the flood") {
+		t.Errorf("log: %d %v %q", a.finished, a.outcome, a.message)
+	}
+	if a := w.do(engine.Request{URL: "http://t.localhost/digest"}); a.finished != 1 || a.body.String() != "done true" {
+		t.Errorf("digest: %d %v %q %q", a.finished, a.outcome, a.message, a.body.String())
+	}
+	const n = 2000 // 42 MB of bodies from one promise, in one turn
+	for i := uint32(1000); i < 1000+n; i++ {
+		w.send(i, engine.Request{})
+	}
+	w.settle()
+	good := 0
+	for i := uint32(1000); i < 1000+n; i++ {
+		a := w.answer(i)
+		if a.finished != 1 {
+			t.Fatalf("%d finished %d times", i, a.finished)
+		}
+		if a.outcome == gen.Outcome_ok {
+			good++
+		}
+	}
+	if good < n/2 {
+		t.Errorf("%d of %d were answered", good, n)
+	}
+}

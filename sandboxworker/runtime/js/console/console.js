@@ -11,7 +11,7 @@ const emitLog = (level, text) => {
   const inv = currentInvocation();
   let line = boundText(text);
   if (groupIndent !== "") line = groupIndent + indentLog(line, groupIndent);
-  host.log(inv === undefined || inv.ended ? 0 : inv.id, level, line);
+  writeLog(inv === undefined || inv.ended ? 0 : inv.id, level, line);
 };
 const indentLog = (s, pad) => {
   let out = "", from = 0;

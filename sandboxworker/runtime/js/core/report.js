@@ -2,6 +2,18 @@
 
 const LOG_LIMIT = 16384; // characters of one line; the host bounds the bytes of an invocation
 
+// writeLog hands a line to the host. What one turn may log is bounded here, far above what the log
+// itself keeps: the host's output buffer must have room left for how the invocations end.
+const TURN_LOG_LIMIT = 4 << 20; // characters
+let loggedThisTurn = 0;
+const writeLog = (inv, level, text) => {
+  if (loggedThisTurn > TURN_LOG_LIMIT) return;
+  loggedThisTurn += text.length + 64;
+  try {
+    host.log(inv, level, loggedThisTurn > TURN_LOG_LIMIT ? "Too much was logged at once: the rest is dropped." : text);
+  } catch { /* the output is full of other things: a line is what can be missed */ }
+};
+
 const boundText = (s) => (s.length > LOG_LIMIT ? `${StringSlice(s, 0, LOG_LIMIT)}... (${s.length - LOG_LIMIT} more characters)` : s);
 
 const tryGet = (o, key) => { try { return o[key]; } catch { return undefined; } };
@@ -71,5 +83,5 @@ const reportException = (error) => {
       }
     }
   }
-  host.log(inv === undefined || inv.ended ? 0 : inv.id, 4, boundText(`Uncaught ${describeError(error)}`));
+  writeLog(inv === undefined || inv.ended ? 0 : inv.id, 4, boundText(`Uncaught ${describeError(error)}`));
 };

@@ -111,11 +111,13 @@ const rejection = (kind, promise, reason, context) => {
       if (handled) return;
     }
   }
-  if (kind === 0) host.log(inv === undefined || inv.ended ? 0 : inv.id, 4, boundText(`Uncaught (in promise) ${describeError(reason)}`));
+  if (kind === 0) writeLog(inv === undefined || inv.ended ? 0 : inv.id, 4, boundText(`Uncaught (in promise) ${describeError(reason)}`));
 };
 
 const idle = () => {
   reporting = false; // a turn may have been cut off anywhere
+  loggedThisTurn = 0;
+  retryFinish();
   finishSettled();
   endStuck();
   finishSettled();

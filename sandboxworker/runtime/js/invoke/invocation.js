@@ -74,7 +74,7 @@ class Invocation {
     if (this.ended || this.state === ANSWERED) return;
     this.outcome = OUTCOME_EXCEPTION;
     this.message = describeError(error);
-    host.log(this.id, 4, boundText(`Uncaught ${this.message}`));
+    writeLog(this.id, 4, boundText(`Uncaught ${this.message}`));
     this.answered();
   }
   // bodyFailed: the head is out, the rest of the body will not come.
@@ -82,8 +82,8 @@ class Invocation {
     if (this.ended) return;
     this.outcome = OUTCOME_EXCEPTION;
     this.message = describeError(error);
-    host.log(this.id, 4, boundText(`The response body failed: ${this.message}`));
-    host.abort(this.id, StringSlice(this.message, 0, 500));
+    writeLog(this.id, 4, boundText(`The response body failed: ${this.message}`));
+    try { host.abort(this.id, StringSlice(this.message, 0, 500)); } catch { /* full: its finish says the same */ }
     this.answered();
   }
   waitUntil(promise) {
@@ -96,7 +96,7 @@ class Invocation {
           this.outcome = OUTCOME_EXCEPTION;
           this.message = `A promise given to waitUntil() rejected: ${text}`;
         }
-        host.log(this.id, 4, boundText(`Uncaught (in waitUntil) ${text}`));
+        writeLog(this.id, 4, boundText(`Uncaught (in waitUntil) ${text}`));
       }
       this.waited();
     });
@@ -147,7 +147,7 @@ class Invocation {
     if (this.state === ANSWERED) {
       const text = "A promise given to waitUntil() can never settle: no timer, no I/O pending.";
       if (this.outcome === OUTCOME_OK) { this.outcome = OUTCOME_EXCEPTION; this.message = text; }
-      host.log(this.id, 3, text);
+      writeLog(this.id, 3, text);
       this.finish();
       return;
     }
@@ -179,10 +179,26 @@ class Invocation {
       this.wire.fail(new TypeError("The request's body cannot be read any more: the invocation it belongs to has ended."));
     }
     if (this.pump !== undefined && !this.pump.stopped) this.pump.stop(newDOMException("The invocation has ended.", "AbortError"));
-    host.finish(this.id, this.outcome, boundMessage(this.message));
+    sendFinish(this);
   }
 }
 bare(Invocation);
+
+// sendFinish reports the end. If the turn's output is full the next turn does.
+let unfinished = [];
+const sendFinish = (inv) => {
+  try {
+    host.finish(inv.id, inv.outcome, boundMessage(inv.message));
+  } catch {
+    unfinished[unfinished.length] = inv;
+  }
+};
+const retryFinish = () => {
+  if (unfinished.length === 0) return;
+  const list = unfinished;
+  unfinished = [];
+  for (let i = 0; i < list.length; i++) sendFinish(list[i]);
+};
 
 const boundMessage = (s) => (s.length > MESSAGE_LIMIT ? `${StringSlice(s, 0, MESSAGE_LIMIT)}...` : s);
 

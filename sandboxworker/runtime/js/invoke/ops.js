@@ -11,11 +11,11 @@ const startOp = (code, meta, data, fail) => {
   const inv = currentInvocation();
   if (inv !== undefined && inv.ended) return PromiseReject(new TypeError("The invocation this code belongs to has ended."));
   const id = nextOp++;
+  host.op(code, id, inv === undefined ? 0 : inv.id, meta, data); // throws if the turn's output is full
   const d = deferred();
   ops.set(id, { __proto__: null, d, inv, fail });
   opsPending++;
   if (inv !== undefined) inv.ops++;
-  host.op(code, id, inv === undefined ? 0 : inv.id, meta, data);
   return d.promise;
 };
 

@@ -82,8 +82,12 @@ class Pump {
   // blocked says whether only the client's reading can move it on.
   get blocked() { return !this.stopped && this.window <= 0; }
   run() {
-    if (this.running) return; // a chunk that came synchronously: the loop below goes on
+    if (this.running) return; // a chunk that came synchronously: the loop goes on
     this.running = true;
+    try { this.loop(); } catch (error) { this.fail(error); } // the host's output was full
+    this.running = false;
+  }
+  loop() {
     while (!this.stopped) {
       if (this.pending !== undefined && !this.flush()) break;
       if (this.closing) {
@@ -96,7 +100,6 @@ class Pump {
       this.reading = true;
       streamsUnit.get().defaultReaderRead(this.reader, this);
     }
-    this.running = false;
   }
   // flush sends what it may; true when nothing is left.
   flush() {
@@ -144,7 +147,9 @@ class Pump {
     if (TypedArrayByteLength(u8) > 0) {
       this.pending = u8;
       this.at = 0;
-      if (!this.flush() && !this.owned) { this.pending = TypedArraySliceU8(this.pending, this.at); this.at = 0; }
+      let sent;
+      try { sent = this.flush(); } catch (error) { this.fail(error); return; }
+      if (!sent && !this.owned) { this.pending = TypedArraySliceU8(this.pending, this.at); this.at = 0; }
     }
     this.run();
   }

@@ -148,7 +148,8 @@ const runTimer = (now) => {
 // armTimers tells the host when to wake this isolate.
 const armTimers = () => {
   const t = live.size > 0 ? nextTimer() : undefined;
-  const due = t === undefined ? -1 : t.due;
+  let due = t === undefined ? -1 : t.due;
+  if (unfinished.length > 0) due = host.now() + 1; // see sendFinish
   if (due !== armedFor) {
     armedFor = due;
     host.timer(due);
