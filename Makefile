@@ -47,7 +47,6 @@ setup: ## install what building needs and link V8's headers
 	@command -v $(GO) >/dev/null || { echo "make: Go is missing: install it from your distribution or go.dev, then run make again" >&2; exit 1; }
 	$(call apt,g++,command -v g++)
 	$(call apt,libseccomp-dev pkg-config,command -v pkg-config && pkg-config --exists libseccomp)
-	@$(GO) mod download
 	@GO="$(GO)" sandboxworker/engine/native/link-headers.sh
 
 .PHONY: setup-capnp
