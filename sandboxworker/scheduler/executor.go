@@ -117,6 +117,11 @@ func (x *executor) run(t *tenant) {
 		if e.frame != nil {
 			s.drop(e.frame)
 		}
+		if n == 0 && t.iso != nil {
+			u := t.iso.Usage()
+			t.heap.Store(u.HeapBytes)
+			t.external.Store(u.ExternalBytes)
+		}
 	}
 	if x.unflushed++; x.unflushed >= flushTenants || s.data.Pending() >= flushBytes {
 		x.flush()

@@ -181,6 +181,9 @@ func TestEvict(t *testing.T) {
 		if (r.url.endsWith("/loop")) for (;;) {}
 		return new Promise(() => setTimeout(() => {}, 60_000));
 	} }`, func(l *limits.Tenant) { l.CPU = 10 * time.Second })
+	if st, err := h.Stats(t.Context()); err != nil || len(st.Tenants) != 1 || st.Tenants[0].HeapBytes == 0 {
+		t.Errorf("stats of a loaded tenant: %+v, %v", st, err)
+	}
 	var streams []*gatewayside.Stream
 	for _, p := range []string{"/wait", "/loop", "/queued"} {
 		st, err := h.Open(t.Context(), request(n, p))

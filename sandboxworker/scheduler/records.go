@@ -55,7 +55,7 @@ func (x *executor) terminated(t *tenant, inv *invocation, reason engine.Reason) 
 	case reason == engine.ReasonWall:
 		x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
 	default:
-		x.kill(t, inv, gen.Outcome_exceededCpu, cpuMessage(t, inv))
+		x.kill(t, inv, gen.Outcome_exceededCpu, cpuMessage(inv))
 	}
 }
 
@@ -208,6 +208,7 @@ func (x *executor) sendChunks(inv *invocation, p []byte) []byte {
 	for len(p) > 0 && inv.window > 0 {
 		n := min(len(p), inv.window, x.s.opt.Wire.ChunkBytes)
 		inv.window -= n
+		inv.moved += n
 		x.s.send(func(b *ipc.Batch) { b.Chunk(inv.stream, p[:n]) })
 		p = p[n:]
 	}

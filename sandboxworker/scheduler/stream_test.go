@@ -216,3 +216,42 @@ func TestLogs(t *testing.T) {
 		t.Errorf("%d bytes of log passed a limit of 10,000", total)
 	}
 }
+
+// 100 MB go up and down within the CPU limit of an ordinary tenant.
+func TestHundredMegabytesWithinTheStandardLimit(t *testing.T) {
+	h := startShard(t, Options{})
+	n := h.load(`export default { fetch(r) { return new Response(r.body); } }`)
+	r := request(n, "/")
+	r.Method, r.BodyMode = "POST", gen.BodyMode_streamed
+	st, err := h.Open(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrote := make(chan error, 1)
+	go func() {
+		block := make([]byte, 1<<20)
+		for range 100 {
+			if err := st.WriteBody(context.Background(), block); err != nil {
+				wrote <- err
+				return
+			}
+		}
+		wrote <- st.CloseBody()
+	}()
+	if _, err := st.Head(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.Copy(io.Discard, st)
+	if err != nil || got != 100<<20 {
+		t.Errorf("%d bytes came back, %v", got, err)
+	}
+	if err := <-wrote; err != nil {
+		t.Errorf("upload: %v", err)
+	}
+	<-st.Done()
+	if res := st.Result(); res.Outcome != gen.Outcome_ok {
+		t.Errorf("result %+v", res)
+	} else {
+		t.Logf("%d µs of CPU", res.CPUMicros)
+	}
+}

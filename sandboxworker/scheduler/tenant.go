@@ -88,6 +88,7 @@ type invocation struct {
 	late      bool         // guarded by the scheduler's mu: an evDeadline is in the mailbox
 
 	cpu      time.Duration
+	moved    int // body bytes, both directions; see bodyCPU
 	logBytes int
 
 	// Response.
