@@ -46,7 +46,13 @@ func (h *peopleHandler) Handle(_ context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelWarn {
 		line.WriteString(" " + r.Level.String())
 	}
-	line.WriteString(" " + printable(r.Message))
+	for i, part := range strings.Split(strings.TrimRight(r.Message, "\n"), "\n") {
+		if i == 0 {
+			line.WriteString(" " + printable(part))
+		} else {
+			below.WriteString("\n         " + printable(part))
+		}
+	}
 	add := func(a slog.Attr) bool {
 		v := strings.TrimRight(a.Value.Resolve().String(), "\n")
 		switch {

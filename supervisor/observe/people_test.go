@@ -3,6 +3,7 @@ package observe
 import (
 	"errors"
 	"log/slog"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -13,9 +14,12 @@ func TestPeopleLoggerShowsControlCharactersInsteadOfSendingThem(t *testing.T) {
 	log.Debug("not shown")
 	log.With("shard", 3).Error("tenant broken", "tenant", "a", "empty", "", "error", errors.New("x"),
 		"diagnostics", "src/index.ts:3:7: Unexpected <\n  | let x = \x1b[31m<\n")
+	log.Info("a: Uncaught Error\n    at worker.ts:4:39\n", "request", "r1")
 	got := b.String()
-	_, got, _ = strings.Cut(got, " ")
-	want := "ERROR tenant broken  shard=3  tenant=a  error=x\n         src/index.ts:3:7: Unexpected <\n           | let x = \\x1b[31m<\n"
+	clock := regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d `)
+	got = clock.ReplaceAllString(got, "")
+	want := "ERROR tenant broken  shard=3  tenant=a  error=x\n         src/index.ts:3:7: Unexpected <\n           | let x = \\x1b[31m<\n" +
+		"a: Uncaught Error  request=r1\n             at worker.ts:4:39\n"
 	if got != want {
 		t.Errorf("got\n%q, want\n%q", got, want)
 	}

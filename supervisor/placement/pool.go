@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -196,8 +197,12 @@ func (p *Pool) load(pl *place) {
 // failed notes a failed load and says how long it stays the answer. Caller holds mu.
 func (p *Pool) failed(pl *place, err error) time.Duration {
 	p.opt.Observer.Metrics.Event("loadFailed")
-	p.opt.log().Error("load failed", "tenant", pl.v.Tenant, "version", pl.v.Hash, "error", err.Error())
 	var le *LoadError
+	level := slog.LevelError
+	if errors.As(err, &le) && le.Instead != nil {
+		level = slog.LevelDebug // whom OnRejected told says it, with the place in the source
+	}
+	p.opt.log().Log(p.ctx, level, "load failed", "tenant", pl.v.Tenant, "version", pl.v.Hash, "error", err.Error())
 	var ns *NoShardError
 	switch {
 	case errors.As(err, &ns), errors.Is(err, ErrFull), errors.Is(err, ErrDraining):
