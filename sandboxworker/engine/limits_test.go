@@ -348,10 +348,10 @@ func TestHugeStringsAreRefusedUnread(t *testing.T) {
 func TestMemoryOfAnIdleTenant(t *testing.T) {
 	locked(t)
 	const n = 60
-	load(t, `export default { fetch: () => "hello" }`)
+	load(t, `export default { fetch: () => new Response("hello") }`)
 	before := rss(t)
 	for range n {
-		i := load(t, `export default { fetch: () => "hello" }`)
+		i := load(t, `export default { fetch: () => new Response("hello") }`)
 		if got := ask(t, i); got != "hello" {
 			t.Fatal(got)
 		}

@@ -108,7 +108,7 @@ int bh_terminate(bh_isolate* i, uint8_t reason);
 void bh_usage(const bh_isolate* i, bh_usage_t* out);
 void bh_free(char* message);
 
-// ---- loading (modules.cc)
+// ---- loading (load.cc)
 
 void bh_set_limits(bh_isolate* i, uint64_t memory, int eval_allowed, int wasm_allowed,
                    uint32_t timers);
