@@ -60,7 +60,6 @@ type options struct {
 	only    string
 	dev     bool
 	index   bool
-	quiet   bool
 	scheme  string
 	format  string
 	verbose bool

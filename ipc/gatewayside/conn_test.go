@@ -8,7 +8,6 @@ import (
 	"io"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -132,7 +131,6 @@ type source struct {
 	total int
 	left  map[uint64]int
 	win   map[uint64]int
-	peak  atomic.Int64
 }
 
 func (s *source) handle(d *workerside.Data, f gen.Frame) error {

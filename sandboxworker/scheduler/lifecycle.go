@@ -107,7 +107,7 @@ func (x *executor) dispose(t *tenant) {
 func (x *executor) evict(t *tenant) {
 	s := x.s
 	s.mu.Lock()
-	queue, waiting := t.queue, t.evict
+	queue := t.queue
 	t.queue = nil
 	s.mu.Unlock()
 	for i := range queue {
@@ -126,7 +126,8 @@ func (x *executor) evict(t *tenant) {
 	x.forget(t)
 	x.flush()
 	s.mu.Lock()
-	waiting, t.evict = t.evict, nil
+	waiting := t.evict
+	t.evict = nil
 	s.mu.Unlock()
 	for _, c := range waiting {
 		close(c)

@@ -52,7 +52,6 @@ type tenant struct {
 	evict   []chan struct{}
 	due     float64 // JS time of the next timer, <0: none
 	ticking bool    // an evTimer is in the mailbox
-	on      *executor
 
 	// Owned by the executor that runs the tenant.
 	iso     *engine.Isolate // nil until loaded, and after its isolate was given up

@@ -64,12 +64,13 @@ func (c *child) killFor(format string, args ...any) {
 
 // siginfoChild is what waitid(2) fills in for SIGCHLD on 64-bit Linux.
 type siginfoChild struct {
-	signo, errno, code int32
-	_                  int32
-	pid                int32
-	uid                uint32
-	status             int32
-	_                  [100]byte
+	_      [2]int32 // si_signo, si_errno
+	code   int32
+	_      int32
+	pid    int32
+	_      uint32 // si_uid
+	status int32
+	_      [100]byte
 }
 
 // Codes of siginfo for SIGCHLD (sigaction(2)).

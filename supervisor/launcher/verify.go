@@ -41,7 +41,6 @@ func checks() []check {
 type verification struct {
 	threads []int // seen by the last good pass
 	tries   int
-	last    error
 }
 
 const (

@@ -145,7 +145,7 @@ func TestMetricsBoundTheTenantLabel(t *testing.T) {
 		c.Count(gen.Outcome_ok)
 		c.Count(gen.Outcome_exception)
 	}
-	if o.Metrics.Tenant("t4") != o.Metrics.Tenant("t4") {
+	if first, again := o.Metrics.Tenant("t4"), o.Metrics.Tenant("t4"); first != again {
 		t.Error("two counters for one tenant")
 	}
 	requests, by := o.Metrics.Tenant("t4").Counts()
