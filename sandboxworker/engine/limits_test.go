@@ -175,8 +175,12 @@ func TestOutputOfATurnIsBounded(t *testing.T) {
 	locked(t)
 	i := load(t, `export default { fetch(r) { let n = 0; const s = "x".repeat(50000); try { for (;;) { log(s); n++; } } catch (e) { return e.name + n; } } }`)
 	turn := get(i, 1)
-	if turn.Status != OK || len(turn.out) > 33<<20 {
-		t.Errorf("%v, %d bytes", turn.Status, len(turn.out))
+	if len(turn.out) > 33<<20 {
+		t.Errorf("%d bytes", len(turn.out))
+	}
+	// The response still finds room.
+	if got := body(t, &turn); !strings.HasPrefix(got, "RangeError6") {
+		t.Errorf("got %q", got)
 	}
 }
 
@@ -232,7 +236,7 @@ func TestJitless(t *testing.T) {
 	}
 	locked(t)
 	i := load(t, `export default { async fetch() { let n = 0; for (let i = 0; i < 1e5; i++) n += i % 7; return [n, /a(b+)/.exec("xabb")[1], typeof WebAssembly].join(); } }`)
-	if got := ask(t, i); got != "299997,bb,undefined" && !strings.HasSuffix(got, ",bb,undefined") {
+	if got := ask(t, i); got != "299995,bb,undefined" {
 		t.Errorf("got %q", got)
 	}
 	maps, err := os.ReadFile("/proc/self/maps")

@@ -49,6 +49,8 @@ class Output {
  private:
   // The runtime sends at most a window at once; only logs and operations can get anywhere near.
   static constexpr size_t kMaxBytes = 32u << 20;
+  // Kept for responses and ends, so that a flood of the others cannot make an invocation hang.
+  static constexpr size_t kReserveBytes = 1u << 20;
   static constexpr size_t kKeepBytes = 64u << 10;
   std::vector<uint8_t> bytes_;
 };

@@ -67,8 +67,10 @@ bool Output::Append(bh_record head, std::string_view one, std::string_view two) 
 }
 
 uint8_t* Output::Begin(bh_record head, std::string_view one, size_t two_len) {
-  if (one.size() > kMaxBytes || two_len > kMaxBytes ||
-      bytes_.size() + sizeof head + one.size() + two_len > kMaxBytes) {
+  bool flood = head.kind == BH_LOG || head.kind == BH_CHUNK || head.kind == BH_OP;
+  size_t most = flood ? kMaxBytes : kMaxBytes + kReserveBytes;
+  if (one.size() > most || two_len > most ||
+      bytes_.size() + sizeof head + one.size() + two_len > most) {
     return nullptr;
   }
   head.n1 = static_cast<uint32_t>(one.size());
