@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -209,7 +210,8 @@ func TestBinariesUpToDate(t *testing.T) {
 					}
 				}
 				if !standard(dep) {
-					reviewed = append(reviewed, dep)
+					// One list for every architecture: V8's archive is a module for each.
+					reviewed = append(reviewed, strings.ReplaceAll(dep, "_"+runtime.GOARCH, "_ARCH"))
 				}
 			}
 			slices.Sort(reviewed)
