@@ -1,10 +1,13 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +30,8 @@ type guard struct {
 	// so that no leftover of a body is ever read as a request.
 	spent atomic.Bool
 
+	hasty   atomic.Int64 // Unix ns after which a read that fails has lost an unread body; 0: none
+	since   atomic.Int64 // Unix ns since which no request is being handled; for the host's choice of whom to cut
 	closed  atomic.Bool
 	writeBy time.Time // the write deadline in force; owned by the handler
 }
@@ -50,7 +55,16 @@ func (g *guard) Read(p []byte) (int, error) {
 			return ok, nil
 		}
 	}
+	if err != nil && g.hasty.Load() != 0 && time.Now().UnixNano() >= g.hasty.Load() {
+		g.spent.Store(true)
+	}
 	return n, err
+}
+
+// hasten makes reads fail after t. Bytes that come later are drained with the connection.
+func (g *guard) hasten(t time.Time) {
+	g.hasty.Store(t.UnixNano())
+	g.SetReadDeadline(t)
 }
 
 // Write implements net.Conn.
@@ -100,8 +114,60 @@ func (g *guard) Close() error {
 			io.CopyN(io.Discard, g.Conn, lingerBytes)
 		}
 	}
+	g.server.guards.remove(g)
 	g.server.conns.Add(-1)
 	return g.Conn.Close()
+}
+
+// cut ends a connection on which no request is being handled; false if one has begun.
+func (g *guard) cut() bool {
+	if g.handling.Load() || !g.closed.CompareAndSwap(false, true) {
+		return false
+	}
+	g.server.guards.remove(g)
+	g.server.conns.Add(-1)
+	g.Conn.Close()
+	return true
+}
+
+// guardSet knows the open connections. It is locked when one opens or closes, not by requests.
+type guardSet struct {
+	mu  sync.Mutex
+	set map[*guard]struct{} // guarded by mu
+}
+
+func (s *guardSet) add(g *guard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.set == nil {
+		s.set = map[*guard]struct{}{}
+	}
+	s.set[g] = struct{}{}
+}
+
+func (s *guardSet) remove(g *guard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.set, g)
+}
+
+// cutIdle ends the connections that have been without a request for longest, one in 32 of them,
+// so that the search is paid for by many new ones. It says whether there were any.
+func (s *guardSet) cutIdle() bool {
+	s.mu.Lock()
+	idle := make([]*guard, 0, len(s.set))
+	for g := range s.set {
+		if !g.handling.Load() {
+			idle = append(idle, g)
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(idle, func(a, b *guard) int { return cmp.Compare(a.since.Load(), b.since.Load()) })
+	found := false
+	for _, g := range idle[:(len(idle)+31)/32] {
+		found = g.cut() || found
+	}
+	return found
 }
 
 const (
@@ -145,14 +211,17 @@ func (l guardListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		g := &guard{Conn: c, server: l.server, strict: newStrictReader(&l.server.wire)}
-		if l.server.conns.Add(1) > int64(l.server.opt.MaxConns) {
-			// Beyond this the process would run out of descriptors and fail worse.
+		g.since.Store(time.Now().UnixNano())
+		// Beyond MaxConns the process would run out of descriptors and fail worse. Connections that
+		// do nothing, or are slow to say what they want, go first.
+		if l.server.conns.Add(1) > int64(l.server.opt.MaxConns) && !l.server.guards.cutIdle() {
 			g.err = &malformed{http.StatusTooManyRequests, "too many connections"}
 			g.SetWriteDeadline(time.Now().Add(time.Second))
 			c.Write(l.server.rawRefusal(g.err.(*malformed)))
 			g.Close()
 			continue
 		}
+		l.server.guards.add(g)
 		return g, nil
 	}
 }
@@ -169,6 +238,8 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 // connState learns from net/http when a request is over.
 func connState(c net.Conn, state http.ConnState) {
 	if g, ok := c.(*guard); ok && state == http.StateIdle {
+		g.hasty.Store(0)
+		g.since.Store(time.Now().UnixNano())
 		g.handling.Store(false)
 	}
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/http"
 	"net/textproto"
+	"strconv"
 	"strings"
 
 	"bulkhead/ipc"
@@ -173,13 +174,8 @@ func plainHost(host string) bool {
 	}
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && host[len(host)-1] != ']' {
 		port := host[i+1:]
-		if len(port) > 5 {
+		if _, err := strconv.ParseUint(port, 10, 16); port != "" && (err != nil || len(port) > 5) {
 			return false
-		}
-		for _, c := range []byte(port) {
-			if c < '0' || c > '9' {
-				return false
-			}
 		}
 		host = host[:i]
 	}

@@ -36,6 +36,17 @@ func localPeer(addr string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
+// forwarded says whether another server passed the request on: then its peer's address says nothing
+// about who asks.
+func forwarded(h http.Header) bool {
+	for _, name := range []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip"} {
+		if _, ok := h[name]; ok {
+			return true
+		}
+	}
+	return false
+}
+
 // indexRow is one tenant on the index page.
 type indexRow struct {
 	ID, URL, State, Label, Detail string
@@ -68,6 +79,7 @@ func (s *Server) serveIndex(c *call, path string) {
 		c.refuse(http.StatusMethodNotAllowed, gen.Outcome_scriptNotFound, "", "the list of workers can only be read", 0)
 		return
 	}
+	c.hasten()
 	h := c.w.Header()
 	h[headerRequestID] = []string{c.id}
 	h["Content-Type"] = []string{"text/html; charset=utf-8"}

@@ -64,7 +64,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	v, ok := s.opt.Lookup(r.Context(), r.Host, path)
 	if !ok {
-		if s.opt.Index && localHost(r.Host) && localPeer(r.RemoteAddr) {
+		if s.opt.Index && localHost(r.Host) && localPeer(r.RemoteAddr) && !forwarded(r.Header) {
 			s.serveIndex(&c, path)
 			return
 		}
@@ -81,16 +81,24 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // admit counts the invocation in, or sheds it.
 func (c *call) admit() bool {
-	switch {
-	case c.stats.Running.Add(1) > int64(max(1, c.v.Limits.Concurrent)) && c.v.Err == nil:
+	own := c.stats.Running.Add(1)
+	if own > int64(max(1, c.v.Limits.Concurrent)) && c.v.Err == nil {
 		c.stats.Running.Add(-1)
 		c.shed("this worker has as many requests in flight as it may have: " + strconv.Itoa(c.v.Limits.Concurrent))
-	case c.s.running.Add(1) > int64(c.s.opt.MaxRunning):
-		c.stats.Running.Add(-1)
-		c.s.running.Add(-1)
-		c.shed("this host has as many requests in flight as it takes")
-	default:
+		return false
+	}
+	// No tenant may have more in flight than there is room left (dynamic thresholds, Choudhury and
+	// Hahne 1998): however many want everything, there is always some for one that wants little.
+	all, most := c.s.running.Add(1), int64(c.s.opt.MaxRunning)
+	if own <= most-all+1 {
 		return true
+	}
+	c.stats.Running.Add(-1)
+	c.s.running.Add(-1)
+	if all > most {
+		c.shed("this host has as many requests in flight as it takes")
+	} else {
+		c.shed("this host is busy, and this worker has more requests in flight than its share")
 	}
 	return false
 }
@@ -393,14 +401,28 @@ func (c *call) refuse(status int, o gen.Outcome, tenant, message string, retryAf
 		status = statusOf(o)
 	}
 	c.s.obs.Metrics.Refused(strconv.Itoa(status))
+	c.hasten()
 	c.g.extendWrite(time.Now().Add(refusalWrite))
 	a := answer{status: status, outcome: o, tenant: tenant, request: c.id, message: message, retryAfter: retryAfter,
 		close: c.s.draining.Load() || c.g.spent.Load()}
 	a.write(c.w, c.r)
 }
 
+// hasten bounds how long an answer of ours waits for a request body that nobody has read: net/http
+// reads up to 256 KiB of it before it answers, so that the connection can go on, and by itself
+// without a deadline.
+func (c *call) hasten() {
+	if c.r.ContentLength != 0 && c.pump == nil {
+		c.g.hasten(time.Now().Add(unreadBody))
+	}
+}
+
+// unreadBody is how long the rest of a refused request's body may take.
+const unreadBody = time.Second
+
 // answer gives the tenant's client an answer of ours.
 func (c *call) answer(o gen.Outcome, message string, retryAfter time.Duration) {
+	c.hasten()
 	a := answer{status: statusOf(o), outcome: o, tenant: c.v.Tenant, request: c.id, message: message, retryAfter: retryAfter,
 		close: c.s.draining.Load() || c.g.spent.Load()}
 	a.write(c.w, c.r)

@@ -30,7 +30,7 @@ type Options struct {
 	Scheme string      // of the URLs that tenants see: "http", or "https" behind a front that ends TLS
 
 	MaxConns   int           // client connections at once; 16384
-	MaxRunning int           // invocations at once over all tenants; 8192
+	MaxRunning int           // invocations at once over all tenants; 8192. One tenant gets at most half.
 	HeadTime   time.Duration // to read a request's head; 10 s
 	IdleTime   time.Duration // an idle connection is kept; 120 s
 	Grace      time.Duration // beyond a tenant's wall limit before its client is cut off; 5 s
@@ -69,6 +69,7 @@ type Server struct {
 	http *http.Server
 
 	conns    atomic.Int64
+	guards   guardSet
 	running  atomic.Int64 // invocations admitted and not over
 	draining atomic.Bool
 	after    sync.WaitGroup // invocations that outlive their response

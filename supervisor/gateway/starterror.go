@@ -29,6 +29,7 @@ func (c *call) startError(e *tenants.StartError) {
 		c.answer(gen.Outcome_notLoaded, message, 0)
 		return
 	}
+	c.hasten()
 	h := c.w.Header()
 	h[headerOutcome] = []string{gen.Outcome_notLoaded.String()}
 	h[headerRequestID] = []string{c.id}
