@@ -223,14 +223,10 @@ func TestSlowHeadIsCutOff(t *testing.T) {
 
 func TestTooManyConnections(t *testing.T) {
 	f := newFarm(t, func(o *Options, _ *placement.Options) { o.MaxConns = 2 })
-	f.dial()
-	f.dial()
-	for range 100 {
-		if f.server.conns.Load() == 2 {
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
+	for range 2 { // with a request each: idle ones would give way
+		fmt.Fprint(f.dial(), "GET /hang HTTP/1.1\r\nHost: a.localhost\r\n\r\n")
 	}
+	f.running(2)
 	resp, err := http.ReadResponse(bufio.NewReader(f.dial()), nil)
 	if err != nil || resp.StatusCode != 429 || resp.Header.Get(headerRequestID) == "" {
 		t.Errorf("%v %v", resp, err)
