@@ -22,7 +22,7 @@ EXAMPLES := $(patsubst %/package.json,%,$(wildcard examples/*/package.json))
 
 # Rootless runs have no delegated cgroup unless systemd gave one; that must be said aloud.
 ifneq ($(shell id -u),0)
-RUN_FLAGS ?= --accept no-cgroup
+RUN_FLAGS ?= --accept cgroup
 endif
 
 .PHONY: help

@@ -125,7 +125,7 @@ func startBulkhead(o options) (*target, error) {
 	}
 	args := []string{"serve", "--listen", addr, "--admin", t.admin, "--tenants", dir + "/tenants", "--data", dir + "/data", "--preset", "standard"}
 	if os.Getuid() != 0 {
-		args = append(args, "--accept", "no-cgroup")
+		args = append(args, "--accept", "cgroup")
 	}
 	if err := t.start(filepath.Join(o.root, "bin/bulkhead"), args...); err != nil {
 		return nil, err

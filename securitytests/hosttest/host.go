@@ -169,7 +169,7 @@ func Start(t testing.TB, o Options) *Host {
 		args = append(args, "--worker-dir", o.WorkerDir)
 	}
 	if o.Rootless {
-		args = append(args, "--accept", "no-cgroup")
+		args = append(args, "--accept", "cgroup")
 	}
 	h.cmd = exec.Command(filepath.Join(bin, "bulkhead"), append(args, o.Args...)...)
 	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log

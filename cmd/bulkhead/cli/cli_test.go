@@ -167,7 +167,7 @@ func TestServeBecomesTheLauncher(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	pol := write(t, filepath.Join(t.TempDir(), "p.yaml"), "accept: [mdwe]\nshard: {memory: 1GiB}\ntenants: {hello: {profile: jitless}}")
 	a := run(t, self, "serve", "--tenants", tenants, "--data", data, "--listen", "127.0.0.1:0", "--listen", "unix:/tmp/x.sock", "--config", pol,
-		"--preset", "strict", "--accept", "no-cgroup", "--accept", "landlock", "--index", "--max-shards", "7", "--drain-timeout", "5s")
+		"--preset", "strict", "--accept", "cgroup", "--accept", "landlock", "--index", "--max-shards", "7", "--drain-timeout", "5s")
 	if a.code != 0 {
 		t.Fatalf("%+v", a)
 	}

@@ -282,17 +282,15 @@ func (f *serveFlags) findTenants() ([]string, error) {
 	return slices.Compact(ids), nil
 }
 
-// accepted joins what the policy and the command line accept. "no-cgroup" is understood as
-// "cgroup": what is accepted is to do without it.
+// accepted joins what the policy and the command line accept to do without.
 func (f *serveFlags) accepted(pol *policy.Policy) ([]string, error) {
 	out := slices.Clone(pol.Accept)
 	for _, a := range f.accept {
-		name := strings.TrimPrefix(a, "no-")
-		if !slices.Contains(policy.Degradations(), name) {
+		if !slices.Contains(policy.Degradations(), a) {
 			return nil, usagef("--accept %s: unknown; one of %s", a, strings.Join(policy.Degradations(), ", "))
 		}
-		if !slices.Contains(out, name) {
-			out = append(out, name)
+		if !slices.Contains(out, a) {
+			out = append(out, a)
 		}
 	}
 	return out, nil
