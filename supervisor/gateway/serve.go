@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -306,11 +307,11 @@ func (c *call) refused(err error) {
 	case errors.As(err, &le):
 		c.loadError(le)
 		c.settle(gen.Outcome_notLoaded)
-	case errors.Is(err, placement.ErrFull), errors.Is(err, placement.ErrDraining), errors.Is(err, gatewayside.ErrTooManyStreams):
+	case errors.Is(err, placement.ErrFull), errors.Is(err, placement.ErrDraining), errors.Is(err, placement.ErrStarting), errors.Is(err, gatewayside.ErrTooManyStreams):
 		c.settle(gen.Outcome_loadShed)
 		c.answer(gen.Outcome_loadShed, err.Error(), 2*time.Second)
 	default:
-		c.s.obs.Log.Error("request failed", "tenant", c.v.Tenant, "request", c.id, "error", err.Error())
+		c.s.obs.LogOften(slog.LevelError, c.v.Tenant, "request failed", "tenant", c.v.Tenant, "request", c.id, "error", err.Error())
 		o := gen.Outcome_internalError
 		if !errors.As(err, new(*placement.NoShardError)) {
 			o = gen.Outcome_crashed // the shard died between lease and stream, twice

@@ -52,6 +52,7 @@ type Observer struct {
 	Logs      *Logs
 	Incidents *Incidents
 	Metrics   *Metrics
+	often     often
 }
 
 // New makes an observer that logs to log.

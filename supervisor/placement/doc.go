@@ -127,6 +127,8 @@ const (
 var (
 	// ErrFull: every shard is full of tenants with requests in flight and no more may be made.
 	ErrFull = errors.New("every shard is full")
+	// ErrStarting: the version was not running within its wall-clock limit.
+	ErrStarting = errors.New("the worker is still being started")
 	// ErrDraining: the host is stopping.
 	ErrDraining = errors.New("the host is shutting down")
 )
@@ -138,6 +140,10 @@ type LoadError struct {
 	Outcome gen.Outcome
 	Failure gatewayside.LoadFailure
 	Instead *tenants.Version // what OnRejected said, or nil
+
+	// unconfirmed: only a shard that other tenants have been in said so, and such a shard may lie
+	// about this one on their behalf.
+	unconfirmed bool
 }
 
 func (e *LoadError) Error() string {

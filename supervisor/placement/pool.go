@@ -89,7 +89,7 @@ func (p *Pool) Warm(ctx context.Context) error {
 }
 
 // Acquire returns a lease on v, loading it first if need be. Errors: *LoadError, *NoShardError,
-// ErrFull, ErrDraining, ctx's.
+// ErrFull, ErrStarting, ErrDraining, ctx's.
 func (p *Pool) Acquire(ctx context.Context, v *tenants.Version) (Lease, error) {
 	if x, ok := p.placed.Load(v); ok {
 		if pl := x.(*place); p.take(pl) {
@@ -99,6 +99,8 @@ func (p *Pool) Acquire(ctx context.Context, v *tenants.Version) (Lease, error) {
 	// A place can vanish between its load and the lease; more than a few times in a row means
 	// that its shards keep dying.
 	var err error
+	patience := time.NewTimer(v.Limits.Wall)
+	defer patience.Stop()
 	for range 3 {
 		var pl *place
 		if pl, err = p.find(v); err != nil {
@@ -108,14 +110,16 @@ func (p *Pool) Acquire(ctx context.Context, v *tenants.Version) (Lease, error) {
 		case <-pl.ready:
 		case <-ctx.Done():
 			return Lease{}, ctx.Err()
+		case <-patience.C:
+			return Lease{}, ErrStarting
 		}
-		if pl.err != nil {
+		if pl.err != nil && !errors.Is(pl.err, errShardDied) {
 			return Lease{}, pl.err
 		}
-		if p.take(pl) {
+		if pl.err == nil && p.take(pl) {
 			return Lease{p, pl}, nil
 		}
-		err = fmt.Errorf("load %s: its shard died", v.Tenant)
+		err = fmt.Errorf("load %s: %w", v.Tenant, errShardDied)
 	}
 	return Lease{}, err
 }
@@ -171,14 +175,14 @@ func (p *Pool) load(pl *place) {
 	switch {
 	case err == nil && p.opt.OnStarted != nil:
 		p.opt.OnStarted(pl.v)
-	case errors.As(err, &le) && le.Outcome != gen.Outcome_internalError && p.opt.OnRejected != nil:
+	case errors.As(err, &le) && le.Outcome != gen.Outcome_internalError && !le.unconfirmed && p.opt.OnRejected != nil:
 		le.Instead = p.opt.OnRejected(pl.v, le.Failure)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer close(pl.ready)
 	if err == nil && pl.shard.dead {
-		err = fmt.Errorf("load %s: its shard died", pl.v.Tenant)
+		err = fmt.Errorf("load %s: %w", pl.v.Tenant, errShardDied)
 	}
 	if err != nil {
 		pl.err = err
@@ -202,50 +206,67 @@ func (p *Pool) failed(pl *place, err error) time.Duration {
 	if errors.As(err, &le) && le.Instead != nil {
 		level = slog.LevelDebug // whom OnRejected told says it, with the place in the source
 	}
-	p.opt.log().Log(p.ctx, level, "load failed", "tenant", pl.v.Tenant, "version", pl.v.Hash, "error", err.Error())
+	p.opt.Observer.LogOften(level, pl.v.Tenant, "load failed", "tenant", pl.v.Tenant, "version", pl.v.Hash, "error", err.Error())
 	var ns *NoShardError
 	switch {
 	case errors.As(err, &ns), errors.Is(err, ErrFull), errors.Is(err, ErrDraining):
 		delete(p.places, pl.v) // not the version's fault: the next request tries again
 		return 0
+	case errors.Is(err, errDeadly):
+		return 5 * time.Second
 	case !errors.As(err, &le):
-		return 5 * time.Second // two shards did not survive it or would not have it
-	}
-	// The same code would most likely fail again; asking costs start-up CPU each time.
-	switch le.Outcome {
-	case gen.Outcome_exception:
+		delete(p.places, pl.v) // its shards died of others, as far as is known
+		return 0
+	case le.Outcome == gen.Outcome_exception && !le.unconfirmed:
+		// The same code would most likely fail again; asking costs start-up CPU each time.
 		return time.Minute
 	default:
 		return 5 * time.Second
 	}
 }
 
-// tryLoad makes at most two attempts: a shard may die, of another tenant, during the first.
+// errShardDied: the load went well and the shard died before it could serve.
+var errShardDied = errors.New("its shard died")
+
+// errDeadly marks a version that two shards did not survive, the last with nobody else in it.
+var errDeadly = errors.New("it ended the shards it was started in")
+
+const (
+	maxLoads  = 6 // attempts at one load
+	maxDeadly = 2 // of which so many may end or silence their shard before the version is blamed
+	maxSolo   = 4 // shards kept for one load each at a time: no burst of processes after a death
+)
+
+// tryLoad makes several attempts. A shard may die, fall silent or lie because of another tenant,
+// so after the first bad end the version gets a shard to itself: what happens there is its own
+// doing. No request of it has begun, so trying again is safe.
 func (p *Pool) tryLoad(pl *place) error {
 	var err error
-	for range 2 {
-		var s *shard
-		if s, err = p.reserve(pl.v.Profile); err != nil {
-			return err
+	var claim *LoadError // of a shard that others have been in
+	alone, deadly, silent := false, 0, 0
+	for range maxLoads {
+		s, rerr := p.reserve(pl, alone)
+		if rerr != nil {
+			err = rerr
+			break
 		}
-		p.mu.Lock()
-		s.handles++
-		pl.shard, pl.handle = s, s.handles
-		s.hosted[pl.handle] = pl
-		p.mu.Unlock()
-
 		var res gatewayside.LoadResult
 		ctx, cancel := context.WithTimeout(p.ctx, pl.v.Limits.StartupCPU+loadGrace)
 		res, err = s.conn.Load(ctx, p.loadRequest(s, pl))
 		cancel()
+		p.mu.Lock()
+		own := !s.mixed // nobody else has been in it
+		p.mu.Unlock()
 		switch {
 		case err != nil:
 			switch {
 			case s.conn.Err() != nil:
-				// Died; whether of this tenant is not known. Two shards in a row are enough.
 				p.lost(pl)
+				deadly++
 			case errors.Is(err, context.DeadlineExceeded):
 				s.fail(fmt.Errorf("load %s: %w", pl.v.Tenant, err))
+				deadly++
+				silent++
 			default:
 				// It neither loaded nor died. What it holds of the tenant is unknown, its other
 				// tenants are well: it gets no more of them.
@@ -255,18 +276,38 @@ func (p *Pool) tryLoad(pl *place) error {
 			}
 			p.vacate(pl)
 			err = fmt.Errorf("load %s into shard %d: %w", pl.v.Tenant, s.proc.ID, err)
-			continue
+			if deadly >= maxDeadly && own || silent >= maxDeadly {
+				return fmt.Errorf("%w: %w", errDeadly, err)
+			}
 		case res.Failed != nil:
 			p.vacate(pl)
-			return &LoadError{Tenant: pl.v.Tenant, Outcome: res.Failed.Outcome, Failure: *res.Failed}
+			claim = &LoadError{Tenant: pl.v.Tenant, Outcome: res.Failed.Outcome, Failure: *res.Failed, unconfirmed: !own}
+			err = claim
+			if own {
+				return claim
+			}
+		default:
+			if claim != nil {
+				p.opt.Observer.LogOften(slog.LevelWarn, pl.v.Tenant, "load succeeded after another shard refused it", "tenant", pl.v.Tenant,
+					"shard", s.proc.ID, "refusal", claim.Failure.Message)
+			}
+			p.mu.Lock()
+			s.solo = false
+			p.mu.Unlock()
+			return nil
 		}
-		return nil
+		alone = true
+	}
+	if claim != nil {
+		return claim
 	}
 	return err
 }
 
-// reserve takes a slot in a shard of the profile.
-func (p *Pool) reserve(profile seccomp.Profile) (*shard, error) {
+// reserve takes a slot for a place: in a shard that nobody has been in, if it is to be alone and
+// that can be had.
+func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
+	profile := pl.v.Profile
 	deadline := time.NewTimer(spawnTimeout)
 	defer deadline.Stop()
 	for {
@@ -275,9 +316,16 @@ func (p *Pool) reserve(profile seccomp.Profile) (*shard, error) {
 			p.mu.Unlock()
 			return nil, ErrDraining
 		}
-		if s := p.fitLocked(profile); s != nil {
+		alone = alone && p.soloLocked() < maxSolo
+		if s := p.fitLocked(profile, alone); s != nil {
 			s.slots++
 			s.used = true
+			s.solo = alone
+			s.mixed = s.mixed || s.guest != "" && s.guest != pl.v.Tenant
+			s.guest = pl.v.Tenant
+			s.handles++
+			pl.shard, pl.handle = s, s.handles
+			s.hosted[pl.handle] = pl
 			p.keepSpareLocked(profile)
 			p.mu.Unlock()
 			return s, nil
@@ -291,6 +339,11 @@ func (p *Pool) reserve(profile seccomp.Profile) (*shard, error) {
 			if done == nil {
 				failed = &NoShardError{Err: sp.err, Retry: max(0, time.Until(sp.next))}
 			}
+		}
+		if alone && done == nil {
+			alone = false
+			p.mu.Unlock()
+			continue
 		}
 		var victim *place
 		if done == nil {
@@ -319,23 +372,33 @@ func (p *Pool) reserve(profile seccomp.Profile) (*shard, error) {
 }
 
 // fitLocked chooses at random among the shards in use that have room, so that nobody can choose
-// his neighbours, and falls back on a spare.
-func (p *Pool) fitLocked(profile seccomp.Profile) *shard {
+// his neighbours, and falls back on a spare; alone takes a spare or nothing.
+func (p *Pool) fitLocked(profile seccomp.Profile, alone bool) *shard {
 	var fit []*shard
 	var spare *shard
 	for _, s := range p.shards {
 		switch {
-		case s.profile != profile || s.dead || s.closed || s.slots >= p.opt.Shard.MaxTenants || s.conn.Err() != nil:
+		case s.profile != profile || s.dead || s.closed || s.solo || s.slots >= p.opt.Shard.MaxTenants || s.conn.Err() != nil:
 		case s.used:
 			fit = append(fit, s)
 		default:
 			spare = s
 		}
 	}
-	if len(fit) > 0 {
+	if len(fit) > 0 && !alone {
 		return fit[rand.IntN(len(fit))]
 	}
 	return spare
+}
+
+// soloLocked counts the shards that are kept for one load.
+func (p *Pool) soloLocked() (n int) {
+	for _, s := range p.shards {
+		if s.solo {
+			n++
+		}
+	}
+	return n
 }
 
 // lost notes that a request or a load of pl ended with its shard.

@@ -40,6 +40,9 @@ type shard struct {
 	handles  uint32            // last handle given
 	slots    int               // taken, evictions under way included
 	used     bool              // hosts or has hosted a tenant
+	guest    string            // the tenant it was given last
+	mixed    bool              // more than one tenant has been in it
+	solo     bool              // kept for the one load it was given
 	closed   bool              // takes no more tenants
 	retiring bool              // ended by us: its end is no incident
 	dead     bool              // out of Pool.shards

@@ -1,0 +1,180 @@
+package placement
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bulkhead/ipc/gatewayside"
+	"bulkhead/schema/gen"
+	"bulkhead/supervisor/launcher/orders"
+	"bulkhead/supervisor/tenants"
+)
+
+// A shard in which a tenant has taken over says of every other that it does not start. It is not
+// believed: a shard of the victim's own is asked.
+func TestAShardCannotTalkItsNeighboursDown(t *testing.T) {
+	for _, outcome := range []gen.Outcome{gen.Outcome_exception, gen.Outcome_internalError, gen.Outcome_exceededMemory} {
+		t.Run(outcome.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &plant{}
+				var rejected atomic.Int32
+				pool := newPool(t, p, func(o *Options) {
+					o.OnRejected = func(*tenants.Version, gatewayside.LoadFailure) *tenants.Version { rejected.Add(1); return nil }
+				})
+				take(t, pool, version("evil")) // its lease holds it in shard 1
+				p.onLoad = func(s *fakeShard, _ gatewayside.LoadRequest) (gatewayside.LoadResult, error) {
+					if s.id == 1 {
+						return gatewayside.LoadResult{Failed: &gatewayside.LoadFailure{Outcome: outcome, Message: "I say so"}}, nil
+					}
+					return gatewayside.LoadResult{}, nil
+				}
+				for i := range 3 {
+					l, err := pool.Acquire(t.Context(), version(fmt.Sprint("victim", i)))
+					if err != nil {
+						t.Fatalf("victim %d: %v", i, err)
+					}
+					if l.Shard() == 1 {
+						t.Error("in the shard that refused it")
+					}
+					l.Release()
+				}
+				if n := rejected.Load(); n != 0 {
+					t.Errorf("%d innocent versions were rejected", n)
+				}
+				checkSlots(t, pool, p)
+				pool.Close()
+			})
+		})
+	}
+}
+
+// A version that is broken is still found to be so, once, wherever it is tried.
+func TestABrokenVersionIsStillRejected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plant{}
+		var rejected, loads atomic.Int32
+		pool := newPool(t, p, func(o *Options) {
+			o.OnRejected = func(*tenants.Version, gatewayside.LoadFailure) *tenants.Version { rejected.Add(1); return nil }
+		})
+		take(t, pool, version("neighbour"))
+		p.onLoad = func(*fakeShard, gatewayside.LoadRequest) (gatewayside.LoadResult, error) {
+			loads.Add(1)
+			return gatewayside.LoadResult{Failed: &gatewayside.LoadFailure{Outcome: gen.Outcome_exception, Message: "boom"}}, nil
+		}
+		v := version("broken")
+		for range 20 {
+			var le *LoadError
+			if _, err := pool.Acquire(t.Context(), v); !errors.As(err, &le) {
+				t.Fatalf("err %v", err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if rejected.Load() != 1 || loads.Load() != 2 {
+			t.Errorf("%d rejections, %d loads", rejected.Load(), loads.Load())
+		}
+		pool.Close()
+	})
+}
+
+// Shards that die of somebody else while a tenant is loaded into them cost its clients nothing.
+func TestLoadsIntoDyingShardsAreTriedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plant{}
+		pool := newPool(t, p, func(o *Options) { o.Shard.MaxTenants = 64 })
+		evil := version("evil")
+		for round := range 5 {
+			l := take(t, pool, evil)
+			killer := l.Shard()
+			p.mu.Lock()
+			p.onLoad = func(s *fakeShard, _ gatewayside.LoadRequest) (gatewayside.LoadResult, error) {
+				time.Sleep(time.Millisecond)
+				if s.id == killer { // its tenant ends it while others are on their way
+					s.exit(orders.Exit{Code: 2, Syscall: -1})
+					return gatewayside.LoadResult{}, fmt.Errorf("data channel: write: %w", gatewayside.ErrPeerGone)
+				}
+				return gatewayside.LoadResult{}, nil
+			}
+			p.mu.Unlock()
+			var wg sync.WaitGroup
+			for i := range 20 {
+				wg.Go(func() {
+					l, err := pool.Acquire(t.Context(), version(fmt.Sprintf("victim%d-%d", round, i)))
+					if err != nil {
+						t.Errorf("round %d: %v", round, err)
+						return
+					}
+					l.Release()
+				})
+			}
+			wg.Wait()
+			l.Release()
+		}
+		if n := p.spawned.Load(); n > 40 {
+			t.Errorf("%d shards were made for five deaths", n)
+		}
+		checkSlots(t, pool, p)
+		pool.Close()
+	})
+}
+
+// Who kills its shard while it is loaded does so once among others, and then alone.
+func TestALoadBombGoesOffAmongOthersOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plant{}
+		pool := newPool(t, p, nil)
+		for i := range 8 {
+			take(t, pool, version(fmt.Sprint("innocent", i))).Release()
+		}
+		p.onLoad = func(s *fakeShard, _ gatewayside.LoadRequest) (gatewayside.LoadResult, error) {
+			s.exit(orders.Exit{Code: 2, Syscall: -1})
+			return gatewayside.LoadResult{}, gatewayside.ErrPeerGone
+		}
+		v := version("bomb")
+		for range 20 {
+			if _, err := pool.Acquire(t.Context(), v); !errors.Is(err, errDeadly) {
+				t.Fatalf("err %v", err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		list := pool.opt.Observer.Incidents.List()
+		if len(list) != 2 {
+			t.Fatalf("%d shards died", len(list))
+		}
+		for _, i := range list {
+			if !slices.Equal(i.Tenants, []string{"bomb"}) {
+				t.Errorf("incident names %v", i.Tenants)
+			}
+		}
+		pool.Close()
+	})
+}
+
+// Clients do not wait for a start longer than for the request itself.
+func TestAcquireEndsWithTheWallLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plant{}
+		pool := newPool(t, p, nil)
+		if err := pool.Warm(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.onLoad = func(*fakeShard, gatewayside.LoadRequest) (gatewayside.LoadResult, error) {
+			time.Sleep(16 * time.Second)
+			return gatewayside.LoadResult{}, nil
+		}
+		v := version("slow")
+		v.Limits.Wall = time.Second
+		began := time.Now()
+		if _, err := pool.Acquire(t.Context(), v); !errors.Is(err, ErrStarting) || time.Since(began) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		time.Sleep(20 * time.Second)
+		take(t, pool, v).Release()
+		pool.Close()
+	})
+}
