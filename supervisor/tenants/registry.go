@@ -8,8 +8,8 @@
 // Trust: everything in a tenant's folder is hostile, and so is everything the bundler says about
 // it. Manifests are read through os.Root with bounds (package manifest); the bundler's answer is
 // bounded, checked, and encoded anew (DecodeResult, EncodeBundle). A folder cannot choose its
-// limits or profile, nor a name under localhost but its own. It can ask for routes: who had a
-// pattern first keeps it.
+// limits or profile, nor a name under localhost but its own, nor an address. It can ask for
+// routes: who had a host first keeps all of it.
 //
 // Invariants:
 //   - Lookup takes no lock. It waits only for a tenant that has no version yet, and not for long.

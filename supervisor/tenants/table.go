@@ -19,7 +19,7 @@ type table struct {
 	ids   map[string]*entry
 	exact map[string][]claim // host → claims, most specific first
 	wild  map[string][]claim // host below which the claim holds → claims, most specific first
-	owner map[string]*entry  // pattern → who has it
+	owner map[string]*entry  // host, with "*." if it is a wildcard → who has it
 }
 
 type claim struct {
@@ -27,37 +27,46 @@ type claim struct {
 	entry *entry
 }
 
-// conflict is a route two tenants ask for.
+// conflict is a route on a host that another tenant has.
 type conflict struct {
 	pattern       string
 	owner, denied string
 }
 
-// build makes the table of these entries, given in the order of their precedence. Who had a
-// pattern in the table before keeps it.
+// hostKey is what is owned: a host, or everything below one, whole. Two tenants on paths of one
+// host would be one origin to browsers, each able to read the other's pages and cookies.
+func hostKey(r manifest.Route) string {
+	if r.Wild {
+		return "*." + r.Host
+	}
+	return r.Host
+}
+
+// buildTable makes the table of these entries, given in the order of their precedence. Who had a
+// host in the table before keeps it.
 func buildTable(entries []*entry, before *table) (*table, []conflict) {
 	t := &table{ids: make(map[string]*entry, len(entries)), exact: map[string][]claim{}, wild: map[string][]claim{}, owner: map[string]*entry{}}
-	wants := func(e *entry, pattern string) bool {
-		return slices.ContainsFunc(e.routes(), func(r manifest.Route) bool { return r.Pattern == pattern })
+	wants := func(e *entry, key string) bool {
+		return slices.ContainsFunc(e.routes(), func(r manifest.Route) bool { return hostKey(r) == key })
 	}
 	for _, e := range entries {
 		t.ids[e.id] = e
 	}
 	if before != nil {
-		for pattern, e := range before.owner {
-			if t.ids[e.id] == e && wants(e, pattern) {
-				t.owner[pattern] = e
+		for key, e := range before.owner {
+			if t.ids[e.id] == e && wants(e, key) {
+				t.owner[key] = e
 			}
 		}
 	}
 	var conflicts []conflict
 	for _, e := range entries {
 		for _, r := range e.routes() {
-			if have := t.owner[r.Pattern]; have != nil && have != e {
+			if have := t.owner[hostKey(r)]; have != nil && have != e {
 				conflicts = append(conflicts, conflict{r.Pattern, have.id, e.id})
 				continue
 			}
-			t.owner[r.Pattern] = e
+			t.owner[hostKey(r)] = e
 			m := t.exact
 			if r.Wild {
 				m = t.wild
@@ -134,5 +143,5 @@ func normalHost(h string) string {
 }
 
 func (c conflict) String() string {
-	return fmt.Sprintf("route %s belongs to tenant %s, which had it first; tenant %s does not get it", c.pattern, c.owner, c.denied)
+	return fmt.Sprintf("the host of route %s belongs to tenant %s, which had it first; tenant %s does not get it", c.pattern, c.owner, c.denied)
 }

@@ -45,6 +45,8 @@ func ParseRoute(pattern string) (Route, string) {
 		return rt, "a path cannot hold a query, a fragment or a space"
 	case !validHost(rt.Host):
 		return rt, "the host is not a name: letters, digits, - and dots (international names in their xn-- form), without a port"
+	case endsInNumber(rt.Host):
+		return rt, "an address is nobody's name: everybody who reaches this machine by it would be served by this tenant"
 	case rt.Host == "localhost" || strings.HasSuffix(rt.Host, ".localhost"):
 		return rt, "names under localhost belong to bulkhead: a tenant answers for its own id without a route"
 	}
@@ -78,6 +80,16 @@ func validHost(h string) bool {
 		}
 	}
 	return true
+}
+
+// endsInNumber says whether URL parsers would take a host for an IPv4 address, or refuse it as a
+// bad one (WHATWG URL, "ends in a number checker").
+func endsInNumber(h string) bool {
+	last := h[strings.LastIndexByte(h, '.')+1:]
+	if hex, ok := strings.CutPrefix(last, "0x"); ok {
+		return strings.Trim(hex, "0123456789abcdef") == ""
+	}
+	return strings.Trim(last, "0123456789") == ""
 }
 
 func (r *reader) routes(n *doctree.Node) {
