@@ -45,6 +45,9 @@ type entry struct {
 	watched  bool             // guarded by mu: set up once, by the first build
 	closed   bool             // guarded by mu: ready is closed
 	timer    *time.Timer      // guarded by mu: debounce
+	rest     time.Time        // guarded by mu: no build before, so that the others get the bundlers
+	failures int              // guarded by mu: of the machinery, in a row
+	print    uint64           // guarded by mu: fingerprint when notifications were lost last
 	since    time.Time        // guarded by mu: first change the timer waits for
 }
 
@@ -133,6 +136,15 @@ func (r *Registry) build(e *entry) {
 	e.mu.Unlock()
 	r.wg.Go(func() {
 		for {
+			e.mu.Lock()
+			rest := time.Until(e.rest)
+			e.mu.Unlock()
+			if rest > 0 {
+				select {
+				case <-time.After(rest):
+				case <-e.ctx.Done():
+				}
+			}
 			select {
 			case r.slots <- struct{}{}:
 			case <-e.ctx.Done():
@@ -143,9 +155,14 @@ func (r *Registry) build(e *entry) {
 				e.mu.Unlock()
 				return
 			}
+			begin := time.Now()
 			r.buildOnce(e)
 			<-r.slots
 			e.mu.Lock()
+			if !r.cfg.Dev {
+				// Who changes all the time gets a bundler half of the time, not all of it.
+				e.rest = time.Now().Add(min(time.Since(begin), maxRest))
+			}
 			if !e.again {
 				e.building = false
 				e.mu.Unlock()
@@ -153,6 +170,31 @@ func (r *Registry) build(e *entry) {
 			}
 			e.again = false
 			e.mu.Unlock()
+		}
+	})
+}
+
+const (
+	maxRest = 30 * time.Second
+	// Backoff of builds that failed through no fault of the folder, doubling.
+	retryFirst = time.Second
+	retryLast  = time.Minute
+)
+
+// retryLater has a folder built again that the machinery failed. Nothing else would: the folder
+// has no reason to change.
+func (r *Registry) retryLater(e *entry, failed bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !failed {
+		e.failures = 0
+		return
+	}
+	wait := min(retryFirst<<min(e.failures, 10), retryLast)
+	e.failures++
+	time.AfterFunc(wait, func() {
+		if e.ctx.Err() == nil {
+			r.build(e)
 		}
 	})
 }
@@ -170,7 +212,8 @@ func (r *Registry) buildOnce(e *entry) {
 		r.retable()
 	}
 	v.Routes = e.patterns()
-	for _, w := range warnings {
+	r.retryLater(e, v.machinery)
+	for _, w := range warnings[:min(len(warnings), maxReported)] {
 		r.once(Report{Kind: ReportWarning, Tenant: e.id, Message: w.Message, Diagnostics: []Diagnostic{w}})
 	}
 	r.publish(e, v, time.Since(begin))
@@ -191,7 +234,9 @@ func (r *Registry) make(e *entry) (*Version, *manifest.Manifest, []Diagnostic) {
 	}
 	out, err := r.cfg.Bundle(e.ctx, e.root, e.id)
 	if err != nil {
-		return r.failed(e, StepBundle, []Diagnostic{{Message: err.Error()}}), m, warnings
+		v := r.failed(e, StepBundle, []Diagnostic{{Message: err.Error()}})
+		v.machinery = true
+		return v, m, warnings
 	}
 	warnings = append(warnings, out.Warnings...)
 	if len(out.Errors) > 0 {
@@ -207,10 +252,10 @@ func (r *Registry) make(e *entry) (*Version, *manifest.Manifest, []Diagnostic) {
 	}
 	v.Hash = versionHash(out, v)
 	for i := range out.Modules {
-		if sm := out.Modules[i].SourceMap; len(sm) > 0 {
-			v.maps.packed[out.Modules[i].Name] = deflate(sm)
-			out.Modules[i].SourceMap = nil
+		if sm := out.Modules[i].SourceMap; len(sm) > 0 && !v.maps.keep(out.Modules[i].Name, sm) {
+			warnings = append(warnings, Diagnostic{Message: "a source map is too large and was left out: errors will name places in the bundle"})
 		}
+		out.Modules[i].SourceMap = nil
 	}
 	if v.Bundle, err = EncodeBundle(out.Main, out.Modules); err != nil {
 		return r.failed(e, StepBundle, []Diagnostic{{Message: err.Error()}}), m, warnings
@@ -304,7 +349,7 @@ func (r *Registry) reportBroken(e *entry, err *StartError, kept bool) {
 	if kept {
 		msg += "; the last good version keeps serving"
 	}
-	r.report(Report{Kind: ReportBroken, Tenant: e.id, Message: msg, Diagnostics: err.Diagnostics})
+	r.report(Report{Kind: ReportBroken, Tenant: e.id, Message: msg, Diagnostics: err.Diagnostics[:min(len(err.Diagnostics), maxReported)]})
 }
 
 // Reject is told by placement that a shard could not start v: outcome and diagnostic are the
@@ -325,6 +370,13 @@ func (r *Registry) Reject(v *Version, outcome gen.Outcome, d Diagnostic, stack s
 		if now != nil {
 			return now
 		}
+		gone := *v
+		gone.Err = serr
+		return &gone
+	}
+	if e.started != nil && e.started.Hash == v.Hash && !r.cfg.Dev {
+		// The same code has started before, so it may again: this answer is not for ever.
+		e.mu.Unlock()
 		gone := *v
 		gone.Err = serr
 		return &gone

@@ -24,6 +24,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -106,7 +108,7 @@ type Registry struct {
 	mu      sync.Mutex
 	entries map[string]*entry // guarded by mu
 	hooks   []func(string)    // guarded by mu
-	told    map[string]bool   // guarded by mu: things reported once
+	told    map[uint64]bool   // guarded by mu: hashes of things reported once
 }
 
 // Open finds the tenants and begins to build and watch them; it returns before the first is
@@ -120,7 +122,7 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 	cfg.PendingWait = cmp.Or(cfg.PendingWait, 20*time.Second)
 	cfg.Debounce = cmp.Or(cfg.Debounce, 60*time.Millisecond)
 	cfg.PollEvery = cmp.Or(cfg.PollEvery, 2*time.Second)
-	r := &Registry{cfg: cfg, slots: make(chan struct{}, cfg.Concurrency), entries: map[string]*entry{}, told: map[string]bool{}}
+	r := &Registry{cfg: cfg, slots: make(chan struct{}, cfg.Concurrency), entries: map[string]*entry{}, told: map[uint64]bool{}}
 	r.pol.Store(cfg.Policy)
 	empty, _ := buildTable(nil, nil)
 	r.table.Store(empty)
@@ -164,7 +166,9 @@ func (r *Registry) report(rep Report) {
 
 // once is report, for things that would be said again at every look at the folder.
 func (r *Registry) once(rep Report) {
-	key := string(rep.Kind) + "\x00" + rep.Tenant + "\x00" + rep.Message
+	h := fnv.New64a()
+	io.WriteString(h, string(rep.Kind)+"\x00"+rep.Tenant+"\x00"+rep.Message)
+	key := h.Sum64()
 	r.mu.Lock()
 	if len(r.told) > 10_000 { // a hostile root of ever new names
 		clear(r.told)
@@ -364,8 +368,17 @@ func (r *Registry) retable() {
 	}
 }
 
+// Bounds on what is kept of, and said about, one broken build. A bundler may name a hundred errors.
+const (
+	maxKept     = 20
+	maxReported = 10
+)
+
 // failed makes a version that cannot run.
 func (r *Registry) failed(e *entry, step string, ds []Diagnostic) *Version {
+	if n := len(ds) - maxKept; n > 0 {
+		ds = append(ds[:maxKept:maxKept], Diagnostic{Message: fmt.Sprintf("and %d more", n)})
+	}
 	return &Version{
 		Tenant: e.id, Dev: r.cfg.Dev, Made: time.Now(), Routes: e.patterns(), folder: e.folder,
 		Err: &StartError{Tenant: e.id, Step: step, Outcome: outcomeNotLoaded, Diagnostics: ds},

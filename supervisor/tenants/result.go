@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"capnproto.org/go/capnp/v3"
@@ -136,6 +137,11 @@ func module(g gen.Module) (m Module, err error) {
 func validModuleName(s string) bool {
 	if len(s) < 2 || len(s) > maxModuleName || s[0] != '/' {
 		return false
+	}
+	for part := range strings.SplitSeq(s[1:], "/") {
+		if part == "" || part == "." || part == ".." {
+			return false // a URL parser would make another name of it
+		}
 	}
 	for i := range len(s) {
 		if c := s[i]; c <= 0x20 || c >= 0x7f || c == '"' || c == '\'' || c == '\\' || c == '?' || c == '#' || c == '%' {

@@ -92,9 +92,11 @@ func vlq(s string, i int) (value, next int, ok bool) {
 // thousands of errors a second makes the gateway map thousands of places, so mapping is given at
 // most a fiftieth of the time that passes; beyond it, texts stay as they are.
 type mapper struct {
-	packed map[string][]byte // module name → source map, deflated; never changed
+	packed map[string][]byte // module name → source map, deflated; not changed after the build
+	size   int               // of packed
 
 	mu     sync.Mutex
+	busy   bool          // guarded by mu: one text is mapped at a time, for a map costs memory when it is open
 	credit time.Duration // guarded by mu
 	last   time.Time     // guarded by mu: when credit was last added to
 }
@@ -106,19 +108,41 @@ func newMapper() *mapper {
 	return &mapper{packed: map[string][]byte{}, credit: maxCredit, last: time.Now()}
 }
 
+// Bounds on the source maps of one version. They stay in memory as long as it does.
+const (
+	maxMap       = 32 << 20 // bytes, one map as it comes
+	maxMapPacked = 8 << 20  // bytes, all maps deflated
+)
+
+// keep stores a module's map; false if it is too large.
+func (m *mapper) keep(module string, raw []byte) bool {
+	if len(raw) > maxMap {
+		return false
+	}
+	packed := deflate(raw)
+	if m.size+len(packed) > maxMapPacked {
+		return false
+	}
+	m.size += len(packed)
+	m.packed[module] = packed
+	return true
+}
+
 // spend runs f if there is credit, and says whether it did.
 func (m *mapper) spend(f func()) bool {
 	m.mu.Lock()
 	now := time.Now()
 	m.credit = min(maxCredit, m.credit+now.Sub(m.last)/50)
 	m.last = now
-	ok := m.credit > 0
+	ok := m.credit > 0 && !m.busy
+	m.busy = m.busy || ok
 	m.mu.Unlock()
 	if !ok {
 		return false
 	}
 	f()
 	m.mu.Lock()
+	m.busy = false
 	m.credit -= time.Since(now)
 	m.mu.Unlock()
 	return true

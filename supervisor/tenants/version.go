@@ -25,6 +25,8 @@ type Version struct {
 	Err     *StartError // nil, or why this version cannot run
 	Made    time.Time
 
+	machinery bool // Err is not the folder's fault
+
 	maps   *mapper // nil if there is nothing to map
 	folder string
 }

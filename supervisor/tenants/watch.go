@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +35,8 @@ const (
 type watcher struct {
 	r  *Registry
 	fs *fsnotify.Watcher // nil: everything is polled
+
+	missed atomic.Bool // events were lost: poll is to look at everything
 
 	mu     sync.Mutex
 	polled map[*entry]uint64 // guarded by mu: folder → fingerprint
@@ -88,14 +91,32 @@ func (w *watcher) events(ctx context.Context) {
 			if !ok {
 				return
 			}
-			// The kernel's queue overflowed: something was missed, so look at everything.
-			w.r.report(Report{Kind: ReportWatch, Message: fmt.Sprintf("file notification: %v; looking at all folders", err)})
-			w.r.rescan(ctx)
-			for _, e := range w.r.sorted() {
-				if e.current.Load() != nil {
-					w.r.touch(e)
-				}
-			}
+			// The kernel's queue overflowed: something was missed, so everything is looked at. Not
+			// here and not at once: a tenant that can fill the queue would do it all the time.
+			w.missed.Store(true)
+			w.r.once(Report{Kind: ReportWatch, Message: fmt.Sprintf("file notification: %v; looking at all folders, now and whenever it happens again", err)})
+		}
+	}
+}
+
+// lookAtAll finds what has changed while notifications were lost, by comparison with the last such
+// look, so that who causes the loss does not have everybody bundled anew.
+func (w *watcher) lookAtAll(ctx context.Context) {
+	w.r.rescan(ctx)
+	for _, e := range w.r.sorted() {
+		if e.current.Load() == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		fp := fingerprint(e.folder)
+		e.mu.Lock()
+		same := e.print == fp
+		e.print = fp
+		e.mu.Unlock()
+		if !same {
+			w.r.touch(e)
 		}
 	}
 }
@@ -216,14 +237,31 @@ func (w *watcher) addTree(e *entry, dir string) error {
 		w.dirs[e]++
 		n := w.dirs[e]
 		w.mu.Unlock()
-		if n > maxWatchedDirs {
-			return errTooMany
+		if n > maxWatchedDirs { // ever; how many are there now?
+			n = w.watchedBelow(e.folder)
+			w.mu.Lock()
+			w.dirs[e] = n
+			w.mu.Unlock()
+			if n >= maxWatchedDirs {
+				return errTooMany
+			}
 		}
 		if err := w.fs.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	})
+}
+
+// watchedBelow counts the directories of a folder that are watched now: the kernel forgets those
+// that are removed.
+func (w *watcher) watchedBelow(folder string) (n int) {
+	for _, p := range w.fs.WatchList() {
+		if p == folder || strings.HasPrefix(p, folder+"/") {
+			n++
+		}
+	}
+	return n
 }
 
 // skipDir says whether a path within a folder is not looked at: hidden directories, and whatever
@@ -267,12 +305,18 @@ func (w *watcher) poll(ctx context.Context, roots bool) {
 			return
 		case <-tick.C:
 		}
-		if roots {
+		if w.missed.Swap(false) {
+			w.lookAtAll(ctx)
+		} else if roots {
 			w.r.rescan(ctx)
 		}
 		w.mu.Lock()
 		list := make([]*entry, 0, len(w.polled))
 		for e := range w.polled {
+			if e.ctx.Err() != nil { // it went while it was being added
+				delete(w.polled, e)
+				continue
+			}
 			list = append(list, e)
 		}
 		w.mu.Unlock()
