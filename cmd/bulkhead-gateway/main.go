@@ -97,6 +97,7 @@ func run() error {
 	}
 	_, err := unix.IoctlGetTermios(2, unix.TCGETS)
 	terminal := err == nil
+	conns := maxConns()
 	// With the descriptors as they were given: the launcher compares them with its own list before
 	// it lets this process go on.
 	if err := lockdown.Seal(); err != nil {
@@ -123,7 +124,18 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	return serve(client, boot, opt, pol, listeners, log)
+	return serve(client, boot, opt, pol, listeners, conns, log)
+}
+
+// maxConns is how many client connections fit the limit of descriptors beside what shards, bundlers
+// and operators need: clients must not be able to keep a new shard's sockets from being taken over.
+func maxConns() int {
+	const others = 1024
+	limit := unix.Rlimit{Cur: 4096}
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024
+	}
+	return int(min(max(limit.Cur, others+256)-others, 16<<10))
 }
 
 // logger writes for people on a terminal, else JSON for the journal.
@@ -179,7 +191,7 @@ func readPolicy(o options, b orders.Boot) (*policy.Policy, error) {
 }
 
 // serve wires the parts together and runs until it is drained.
-func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Policy, listeners []net.Listener, log *slog.Logger) error {
+func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Policy, listeners []net.Listener, conns int, log *slog.Logger) error {
 	obs := observe.New(log, observe.Options{})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -209,12 +221,18 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	var err error
 	registry, err = tenants.Open(ctx, tenants.Config{
 		Roots: roots, Bundle: tenants.SealedBundler(client, 0), Policy: pol, Dev: opt.dev, Only: opt.only,
-		Report: report(log), Concurrency: boot.MaxBundlers,
+		Report: report(obs, opt.dev), Concurrency: boot.MaxBundlers,
 	})
 	if err != nil {
 		return err
 	}
-	registry.OnChange(func(id string) { pool.Retire(id, current(registry, id)) })
+	// One at a time: of two changes the later must not be undone by the earlier's late word.
+	var changing sync.Mutex
+	registry.OnChange(func(id string) {
+		changing.Lock()
+		defer changing.Unlock()
+		pool.Retire(id, current(registry, id))
+	})
 	obs.Metrics.SetGauges(func() observe.Gauges {
 		g := pool.Gauges()
 		g.TenantsKnown = len(registry.List())
@@ -231,6 +249,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 
 	server := gateway.New(gateway.Options{
 		Lookup: registry.LookupContext, Tenants: registry.List, Pool: pool, Observer: obs, Index: opt.index, Scheme: opt.scheme,
+		MaxConns: conns,
 	})
 	asked := make(chan struct{})
 	admin := gateway.NewAdmin(gateway.AdminOptions{
@@ -314,8 +333,9 @@ func onLog(log *slog.Logger, dev bool) func(string, observe.Line) {
 	}
 }
 
-// report says on the terminal what became of a tenant's folder.
-func report(log *slog.Logger) func(tenants.Report) {
+// report says on the terminal what became of a tenant's folder: in dev all of it, elsewhere not
+// more of one folder than somebody would read.
+func report(obs *observe.Observer, dev bool) func(tenants.Report) {
 	return func(r tenants.Report) {
 		level := slog.LevelInfo
 		switch r.Kind {
@@ -340,6 +360,10 @@ func report(log *slog.Logger) func(tenants.Report) {
 		if r.Took > 0 {
 			attrs = append(attrs, "tookMs", r.Took.Milliseconds())
 		}
-		log.Log(context.Background(), level, "tenant "+string(r.Kind)+": "+r.Message, attrs...)
+		if dev {
+			obs.Log.Log(context.Background(), level, "tenant "+string(r.Kind)+": "+r.Message, attrs...)
+			return
+		}
+		obs.LogOften(level, string(r.Kind)+" "+r.Tenant, "tenant "+string(r.Kind)+": "+r.Message, attrs...)
 	}
 }

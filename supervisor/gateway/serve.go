@@ -311,7 +311,7 @@ func (c *call) refused(err error) {
 		c.settle(gen.Outcome_loadShed)
 		c.answer(gen.Outcome_loadShed, err.Error(), 2*time.Second)
 	default:
-		c.s.obs.LogOften(slog.LevelError, c.v.Tenant, "request failed", "tenant", c.v.Tenant, "request", c.id, "error", err.Error())
+		c.s.obs.LogOften(slog.LevelError, "request "+c.v.Tenant, "request failed", "tenant", c.v.Tenant, "request", c.id, "error", err.Error())
 		o := gen.Outcome_internalError
 		if !errors.As(err, new(*placement.NoShardError)) {
 			o = gen.Outcome_crashed // the shard died between lease and stream, twice

@@ -10,9 +10,10 @@ import (
 // Bounds of lines that clients or tenants can cause at will.
 const (
 	oftenWindow = 10 * time.Second
-	oftenPerKey = 5   // lines of one message about one subject in a window
-	oftenInAll  = 100 // lines in a window
-	oftenKeys   = 1024
+	oftenPerKey = 5 // lines of one kind about one subject in a window
+	oftenInAll  = 1000
+
+	oftenKeys = 1024
 )
 
 // often counts lines so that a flood of failures is not a flood of log.
@@ -43,11 +44,14 @@ func (o *often) take(now time.Time, key string) (ok bool, dropped int) {
 	return true, dropped
 }
 
-// LogOften logs what may happen with every request. The first few lines of a message about one
-// subject (a tenant, say) are written; of what follows within ten seconds only the number is told,
+// LogOften logs what clients or tenants can cause at will. The first few lines of one key, which
+// names the kind of event and whom it is about, are written; of what follows within ten seconds only the number is told,
 // as `suppressed` in the next line. Metrics count them all.
-func (o *Observer) LogOften(level slog.Level, subject, message string, attrs ...any) {
-	ok, dropped := o.often.take(time.Now(), message+"\x00"+subject)
+func (o *Observer) LogOften(level slog.Level, key, message string, attrs ...any) {
+	if !o.Log.Enabled(context.Background(), level) {
+		return
+	}
+	ok, dropped := o.often.take(time.Now(), key)
 	if !ok {
 		return
 	}

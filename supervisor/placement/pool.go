@@ -206,7 +206,7 @@ func (p *Pool) failed(pl *place, err error) time.Duration {
 	if errors.As(err, &le) && le.Instead != nil {
 		level = slog.LevelDebug // whom OnRejected told says it, with the place in the source
 	}
-	p.opt.Observer.LogOften(level, pl.v.Tenant, "load failed", "tenant", pl.v.Tenant, "version", pl.v.Hash, "error", err.Error())
+	p.opt.Observer.LogOften(level, "load "+pl.v.Tenant, "load failed", "tenant", pl.v.Tenant, "version", pl.v.Hash, "error", err.Error())
 	var ns *NoShardError
 	switch {
 	case errors.As(err, &ns), errors.Is(err, ErrFull), errors.Is(err, ErrDraining):
@@ -288,7 +288,7 @@ func (p *Pool) tryLoad(pl *place) error {
 			}
 		default:
 			if claim != nil {
-				p.opt.Observer.LogOften(slog.LevelWarn, pl.v.Tenant, "load succeeded after another shard refused it", "tenant", pl.v.Tenant,
+				p.opt.Observer.LogOften(slog.LevelWarn, "lie "+pl.v.Tenant, "load succeeded after another shard refused it", "tenant", pl.v.Tenant,
 					"shard", s.proc.ID, "refusal", claim.Failure.Message)
 			}
 			p.mu.Lock()
