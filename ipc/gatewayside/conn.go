@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"syscall"
@@ -99,6 +100,7 @@ func Dial(control, data *os.File, opt Options) (*Conn, error) {
 		streams: make(map[uint64]*Stream),
 		tenants: make(map[uint32]*tenant),
 	}
+	c.pingSeq = rand.Uint64() // an answer to a ping that was never read cannot be guessed
 	c.w.f, c.w.wake, c.w.pending = df, make(chan struct{}, 1), new(ipc.Batch)
 	c.dialControl(cf)
 	c.goRun(c.readLoop)

@@ -12,9 +12,12 @@ import (
 	rpccp "capnproto.org/go/capnp/v3/std/capnp/rpc"
 )
 
-// maxShardCalls bounds the calls of a shard that the gateway has not answered yet: each holds
-// its message in memory.
-const maxShardCalls = 256
+// Bounds on the calls of a shard that the gateway has not answered yet: each holds its message in
+// memory. An honest shard has one under way, of at most 256 KiB.
+const (
+	maxShardCalls     = 256
+	maxShardCallBytes = 8 << 20
+)
 
 // logMethod is TenantHost.log, the only thing a shard may call.
 const logMethod = 0
@@ -33,13 +36,17 @@ type guard struct {
 	questions map[uint32]question // guarded by mu; asked by the gateway
 	exports   map[uint32]uint32   // guarded by mu; capabilities given to the shard, references
 	calls     map[uint32]call     // guarded by mu; asked by the shard
+	callBytes uint64              // guarded by mu; of the calls that are not answered
 }
 
 // question is one of ours. Its number is free again when both are true.
 type question struct{ bootstrap, returned, finished bool }
 
 // call is one of the shard's. Its number is free again when both are true.
-type call struct{ returned, finished bool }
+type call struct {
+	returned, finished bool
+	size               uint64 // bytes of its message
+}
 
 func newGuard(t transport.Transport, fail func(error)) *guard {
 	return &guard{t: t, fail: fail, questions: map[uint32]question{}, exports: map[uint32]uint32{}, calls: map[uint32]call{}}
@@ -229,7 +236,14 @@ func (g *guard) admitCall(c rpccp.Call) error {
 	if caps.Len() != 0 {
 		return refuse("call with %d capabilities", caps.Len())
 	}
-	g.calls[id] = call{}
+	size, err := c.Message().TotalSize()
+	if err != nil {
+		return err
+	}
+	if g.callBytes += size; g.callBytes > maxShardCallBytes {
+		return refuse("calls of %d bytes without waiting for answers", g.callBytes)
+	}
+	g.calls[id] = call{size: size}
 	return nil
 }
 
@@ -303,6 +317,9 @@ func (m *guardedMessage) note() {
 	case rpccp.Message_Which_return:
 		if r, err := msg.Return(); err == nil {
 			c := g.calls[r.AnswerId()]
+			if !c.returned {
+				g.callBytes -= c.size
+			}
 			c.returned = true
 			g.setCall(r.AnswerId(), c)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -201,8 +202,13 @@ func TestLoadIsNotAwaitedForever(t *testing.T) {
 	}
 }
 
-// An honest shard's log calls pile up unanswered only as far as allowed.
+// An honest shard's log calls pile up unanswered only as far as allowed, in number and in bytes.
 func TestFloodOfLogs(t *testing.T) {
+	t.Run("small", func(t *testing.T) { floodOfLogs(t, 0, 2000) })
+	t.Run("large", func(t *testing.T) { floodOfLogs(t, 200<<10, 60) }) // 12 MB, fewer calls than are allowed
+}
+
+func floodOfLogs(t *testing.T, text, calls int) {
 	pair := ipctest.NewPair(t)
 	shard := &ipctest.Shard{Handle: hello}
 	hosts := make(chan gen.TenantHost, 1)
@@ -223,8 +229,14 @@ func TestFloodOfLogs(t *testing.T) {
 	host := <-hosts
 	defer host.Release()
 	host.SetFlowLimiter(flowcontrol.NewFixedLimiter(1 << 40)) // a hostile shard does not limit itself
-	for range 2000 {
-		err := host.Log(t.Context(), func(p gen.TenantHost_log_Params) error { _, err := p.NewEntries(1); return err })
+	for range calls {
+		err := host.Log(t.Context(), func(p gen.TenantHost_log_Params) error {
+			es, err := p.NewEntries(1)
+			if err != nil {
+				return err
+			}
+			return es.At(0).SetText(strings.Repeat("x", text))
+		})
 		if err != nil {
 			break
 		}

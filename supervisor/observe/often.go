@@ -12,8 +12,7 @@ const (
 	oftenWindow = 10 * time.Second
 	oftenPerKey = 5 // lines of one kind about one subject in a window
 	oftenInAll  = 1000
-
-	oftenKeys = 1024
+	oftenKeys   = 1024
 )
 
 // often counts lines so that a flood of failures is not a flood of log.

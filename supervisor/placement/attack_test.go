@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"bulkhead/ipc/gatewayside"
 	"bulkhead/schema/gen"
 	"bulkhead/supervisor/launcher/orders"
+	"bulkhead/supervisor/observe"
 	"bulkhead/supervisor/tenants"
 )
 
@@ -175,6 +177,34 @@ func TestAcquireEndsWithTheWallLimit(t *testing.T) {
 		}
 		time.Sleep(20 * time.Second)
 		take(t, pool, v).Release()
+		pool.Close()
+	})
+}
+
+// A shard that logs in a tenant's name without end fills neither the gateway's time nor its memory.
+func TestAFloodOfLogLinesIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plant{}
+		var shown atomic.Int64
+		pool := newPool(t, p, func(o *Options) { o.OnLog = func(string, observe.Line) { shown.Add(1) } })
+		var logs func([]gatewayside.LogEntry)
+		p.onLoad = func(_ *fakeShard, r gatewayside.LoadRequest) (gatewayside.LoadResult, error) {
+			logs = r.Logs
+			return gatewayside.LoadResult{}, nil
+		}
+		take(t, pool, version("a")).Release()
+		for range 1000 {
+			logs(make([]gatewayside.LogEntry, 1000))
+		}
+		if n := shown.Load(); n > logBurst/logCost+1000 {
+			t.Errorf("%d of a million lines were taken at once", n)
+		}
+		time.Sleep(10 * time.Second)
+		logs(make([]gatewayside.LogEntry, 1))
+		lines := pool.opt.Observer.Logs.Read("a", 0)
+		if last := lines[len(lines)-1]; !strings.Contains(last.Text, "log lines were dropped") {
+			t.Errorf("the gap is not told: %+v", last)
+		}
 		pool.Close()
 	})
 }

@@ -3,6 +3,7 @@ package placement
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -132,17 +133,30 @@ func (p *Pool) loadRequest(s *shard, pl *place) gatewayside.LoadRequest {
 		env[i] = gatewayside.EnvVar{Name: e.Name, Value: e.Value, JSON: e.JSON}
 	}
 	var maps budget
+	room := logRoom{bytes: logBurst}
 	return gatewayside.LoadRequest{Tenant: pl.handle, Bundle: v.Bundle, Env: env, Limits: v.Limits,
 		Logs: func(entries []gatewayside.LogEntry) {
-			lines := make([]observe.Line, len(entries))
-			for i, e := range entries {
+			lines := make([]observe.Line, 0, len(entries))
+			for _, e := range entries {
+				if !room.take(time.Now(), len(e.Text)) {
+					continue
+				}
 				if e.Level == gen.LogEntry_Level_error && strings.Contains(e.Text, "\n    at ") && maps.take(time.Now()) {
 					e.Text = v.MapStack(e.Text) // places of the bundle become those of the tenant's files
 				}
-				lines[i] = observe.Line{Time: msTime(e.TimeMs), Level: e.Level.String(), Request: e.RequestID, Attempt: e.Attempt,
-					Text: e.Text, Truncated: e.Truncated, Shard: s.proc.ID, Version: v.Hash}
-				if p.opt.OnLog != nil {
-					p.opt.OnLog(v.Tenant, lines[i])
+				lines = append(lines, observe.Line{Time: msTime(e.TimeMs), Level: e.Level.String(), Request: e.RequestID, Attempt: e.Attempt,
+					Text: e.Text, Truncated: e.Truncated, Shard: s.proc.ID, Version: v.Hash})
+			}
+			if len(lines) == 0 {
+				return
+			}
+			if n := room.told(); n > 0 {
+				lines = append(lines, observe.Line{Time: lines[len(lines)-1].Time, Level: gen.LogEntry_Level_warn.String(), Shard: s.proc.ID, Version: v.Hash,
+					Text: strconv.Itoa(n) + " log lines were dropped: this worker logs more than is kept"})
+			}
+			if p.opt.OnLog != nil {
+				for _, line := range lines {
+					p.opt.OnLog(v.Tenant, line)
 				}
 			}
 			p.opt.Observer.Logs.Append(v.Tenant, lines...)
@@ -165,6 +179,41 @@ func (b *budget) take(now time.Time) bool {
 	}
 	b.used++
 	return b.used <= mapsPerSecond
+}
+
+// What a tenant may log, by what its shard sends. The worker has its own bounds for each
+// invocation; these hold when the worker is not honest. Lines beyond are dropped rather than made
+// to wait: a shard's logs come one after the other, and its other tenants' would wait as well.
+const (
+	logBurst = 4 << 20 // bytes
+	logRate  = 1 << 20 // bytes a second
+	logCost  = 256     // bytes a line costs beside its text
+)
+
+// logRoom is a token bucket. Like budget it needs no lock.
+type logRoom struct {
+	bytes   int
+	last    time.Time
+	dropped int
+}
+
+func (r *logRoom) take(now time.Time, text int) bool {
+	if d := now.Sub(r.last); d > time.Millisecond {
+		r.bytes = int(min(logBurst, int64(r.bytes)+int64(min(d, time.Minute).Seconds()*logRate)))
+		r.last = now
+	}
+	if text += logCost; text > r.bytes {
+		r.dropped++
+		return false
+	}
+	r.bytes -= text
+	return true
+}
+
+// told returns the number of lines dropped since it was asked last.
+func (r *logRoom) told() (n int) {
+	n, r.dropped = r.dropped, 0
+	return n
 }
 
 // msTime turns a shard's ms since 1970 into a time that JSON can say (RFC 3339: years 0 to 9999).
