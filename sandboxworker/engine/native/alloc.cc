@@ -1,6 +1,8 @@
 #include "alloc.h"
 
+#include <cstring>
 #include <memory>
+#include <mutex>
 
 // v8go keeps the allocator every isolate is created with in this global.
 extern v8::ArrayBuffer::Allocator* default_allocator;
@@ -10,6 +12,48 @@ namespace {
 // Must be process-global: it is V8's own allocator, made once by v8go with the sandbox's address
 // space behind it. Written once before any isolate with a tenant exists.
 v8::ArrayBuffer::Allocator* base_allocator = nullptr;
+
+// Blocks of the size of a body chunk, kept for the next one. V8's allocator gives the pages of each
+// freed block back to the kernel; to fault them in again for the next chunk cost more than all else
+// that is done with it. Process-global because tenants take turns: one block serves all of them.
+// No tenant sees another's bytes: a block is zeroed when it comes back.
+class Blocks {
+ public:
+  static constexpr size_t kSize = 64u << 10;
+  static constexpr size_t kLeast = kSize / 2 + 1;  // shorter buffers are V8's own affair
+  static constexpr size_t kKeep = 64;              // 4 MiB a process
+
+  static bool Fits(size_t length) { return length >= kLeast && length <= kSize; }
+
+  void* Take() {
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      if (kept_ > 0) return blocks_[--kept_];
+    }
+    return base_allocator->Allocate(kSize);
+  }
+
+  void Give(void* p, size_t used) {
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      if (kept_ < kKeep) {
+        memset(p, 0, used);
+        blocks_[kept_++] = p;
+        return;
+      }
+    }
+    base_allocator->Free(p, kSize);
+  }
+
+ private:
+  std::mutex mu_;
+  size_t kept_ = 0;       // guarded by mu_
+  void* blocks_[kKeep];   // guarded by mu_; all zero
+};
+Blocks blocks;
+
+// What a buffer of `length` really takes.
+size_t Rounded(size_t length) { return Blocks::Fits(length) ? Blocks::kSize : length; }
 
 }  // namespace
 
@@ -33,22 +77,26 @@ void bh_allocator::Release() {
 }
 
 void* bh_allocator::Allocate(size_t length) {
-  if (!Take(length)) return nullptr;
-  void* p = base_allocator->Allocate(length);
-  if (p == nullptr) Give(length);
+  if (!Take(Rounded(length))) return nullptr;
+  void* p = Blocks::Fits(length) ? blocks.Take() : base_allocator->Allocate(length);
+  if (p == nullptr) Give(Rounded(length));
   return p;
 }
 
 void* bh_allocator::AllocateUninitialized(size_t length) {
-  if (!Take(length)) return nullptr;
-  void* p = base_allocator->AllocateUninitialized(length);
-  if (p == nullptr) Give(length);
+  if (!Take(Rounded(length))) return nullptr;
+  void* p = Blocks::Fits(length) ? blocks.Take() : base_allocator->AllocateUninitialized(length);
+  if (p == nullptr) Give(Rounded(length));
   return p;
 }
 
 void bh_allocator::Free(void* data, size_t length) {
-  base_allocator->Free(data, length);
-  Give(length);
+  if (Blocks::Fits(length)) {
+    blocks.Give(data, length);
+  } else {
+    base_allocator->Free(data, length);
+  }
+  Give(Rounded(length));
 }
 
 size_t bh_allocator::MaxAllocationSize() const { return base_allocator->MaxAllocationSize(); }
