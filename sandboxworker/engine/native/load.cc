@@ -105,7 +105,10 @@ bool Evaluate(bh_isolate* i, v8::Local<v8::Context> context, size_t main) {
     }
   }
   v8::Local<v8::Promise> done = result.As<v8::Promise>();
-  done->MarkAsHandled();  // its failure is ours to report, not an unhandled rejection
+  // Its failure is ours to report, not an unhandled rejection: the report would read the error's
+  // stack, and V8 forgets the place of an error whose stack has been read.
+  done->MarkAsHandled();
+  std::erase_if(i->unhandled, [&](const PendingRejection& r) { return r.promise == done; });
   RunMicrotasks(i, context);
   if (i->stopping()) return false;
   if (done->State() == v8::Promise::kPending) {

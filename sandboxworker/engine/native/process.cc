@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -178,6 +179,10 @@ void bh_process_init(const char* flags, int wasm) {
   // ICU reads these once. A worker has no /etc/localtime to read and must not tell the host's.
   setenv("TZ", "UTC", 1);
   setenv("LC_ALL", "en_US.UTF-8", 1);
+
+  // V8 prints why it aborts to stdout. glibc would first ask what descriptor 1 is (newfstatat),
+  // which the seal kills for: the true cause of death would be lost.
+  setvbuf(stdout, nullptr, _IONBF, 0);
 
   v8::V8::SetFlagsFromString(flags);
   v8::V8::SetEntropySource(bulkhead::FillRandom);
