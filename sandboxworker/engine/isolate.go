@@ -165,7 +165,8 @@ func (i *Isolate) Window(nowMs float64, inv uint32, n uint32) Turn {
 	return turn(i.native.Window(nowMs, inv, n))
 }
 
-// Timer runs the timers due at or before nominalMs, which becomes the clock.
+// Timer runs the timers due at or before nominalMs, which becomes the clock, as far as they belong
+// to the invocation of the first; for the others the turn asks to be called again.
 func (i *Isolate) Timer(nominalMs float64) Turn { return turn(i.native.Timer(nominalMs)) }
 
 // OpResult answers the operation of an Op record.
@@ -214,7 +215,7 @@ func turn(n native.Turn) Turn {
 		Status:      TurnStatus(n.Status),
 		Reason:      Reason(n.Reason),
 		CPU:         time.Duration(n.CPUNanos),
-		NextTimerMs: n.NextTimerMs,
-		out:         n.Out,
+		NextTimerMs: n.NextTimerMs, NextTimerInv: n.NextTimerInv,
+		out: n.Out,
 	}
 }

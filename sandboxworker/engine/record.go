@@ -42,6 +42,8 @@ type Turn struct {
 	Reason      Reason        // why, unless Status is OK
 	CPU         time.Duration // of the executor's thread
 	NextTimerMs float64       // JS time of the next Timer call, < 0: none
+	// NextTimerInv is the invocation that call will run for, 0: none. The tenant's word.
+	NextTimerInv uint32
 
 	out []byte
 }

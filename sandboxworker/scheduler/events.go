@@ -42,8 +42,6 @@ func (x *executor) handle(t *tenant, e *event) {
 		}
 	case evTimer:
 		x.timers(t)
-	case evOp:
-		x.opDone(t, e.op)
 	}
 }
 
@@ -195,30 +193,10 @@ func (x *executor) deadline(t *tenant, inv *invocation) {
 	x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
 }
 
-// opDone tells the isolate how an operation went.
-func (x *executor) opDone(t *tenant, op *opResult) {
-	t.ops--
-	t.opBytes -= op.size
-	t.cpu.Add(int64(op.took))
-	inv := t.invs[op.inv]
-	if inv != nil {
-		inv.cpu += op.took
-	}
-	if t.iso == nil || op.iso != t.iso {
-		return // the isolate that asked is gone
-	}
-	turn := func(i *engine.Isolate) engine.Turn { return i.OpResult(t.clock, op.id, op.ok, op.meta, op.data) }
-	if inv == nil {
-		x.turnFor(t, nil, t.limits.cpu, turn)
-		return
-	}
-	x.turnInv(t, inv, turn)
-}
-
 // timers runs what is due. The clock shows the nominal time, not the real one.
 func (x *executor) timers(t *tenant) {
 	x.s.mu.Lock()
-	due := t.due
+	due, whose := t.due, t.dueInv
 	t.ticking, t.due = false, -1
 	x.s.mu.Unlock()
 	if due < 0 || t.iso == nil {
@@ -228,19 +206,22 @@ func (x *executor) timers(t *tenant) {
 		t.clock = due
 	}
 	timer := func(i *engine.Isolate) engine.Turn { return i.Timer(t.clock) }
-	if len(t.invs) == 1 {
-		for _, inv := range t.invs {
-			x.turnInv(t, inv, timer)
-		}
+	if inv := t.invs[whose]; inv != nil {
+		x.turnInv(t, inv, timer)
 		return
 	}
+	x.turnShared(t, timer)
+}
+
+// turnShared runs a turn that start-up code brought about: it belongs to no request, and to
+// charge nobody would be a way around the limit. All requests share it.
+func (x *executor) turnShared(t *tenant, f func(*engine.Isolate) engine.Turn) {
 	before := t.cpu.Load()
-	x.turnFor(t, nil, x.budget(t, nil), timer)
+	x.turnFor(t, nil, x.budget(t, nil), f)
 	x.share(t, time.Duration(t.cpu.Load()-before))
 }
 
-// share charges CPU to all invocations alike: whose timer it was only the code knows, and to
-// charge nobody would make setTimeout a way around the limit.
+// share charges CPU to all invocations alike.
 func (x *executor) share(t *tenant, cpu time.Duration) {
 	if len(t.invs) == 0 {
 		return

@@ -99,13 +99,19 @@ func (x *executor) run(t *tenant) {
 			x.evict(t)
 			return
 		}
-		if len(t.queue) == 0 || s.stopped || n == quantumEvents || (n > 0 && time.Since(began) > s.opt.Quantum) {
+		result := t.hasResult()
+		if (len(t.queue) == 0 && !result) || s.stopped || n == quantumEvents || (n > 0 && time.Since(began) > s.opt.Quantum) {
 			t.running = false
-			if len(t.queue) > 0 && !s.stopped {
+			if (len(t.queue) > 0 || result) && !s.stopped {
 				s.runnable(t)
 			}
 			s.mu.Unlock()
 			break
+		}
+		if result {
+			s.mu.Unlock()
+			x.deliverResult(t)
+			continue
 		}
 		e := t.queue[0]
 		t.queue[0] = event{}

@@ -82,7 +82,7 @@ func (x *executor) quietTurn(t *tenant, inv *invocation, out *engine.Turn, f fun
 		x.record(t, &r)
 	}
 	x.s.mu.Lock()
-	x.s.setTimer(t, out.NextTimerMs)
+	x.s.setTimer(t, out.NextTimerMs, out.NextTimerInv)
 	x.s.mu.Unlock()
 }
 
@@ -93,12 +93,13 @@ func engineLimits(l *tenantLimits) engine.Limits {
 // dispose gives up t's isolate.
 func (x *executor) dispose(t *tenant) {
 	x.s.mu.Lock()
-	x.s.setTimer(t, -1)
+	x.s.setTimer(t, -1, 0)
 	x.s.mu.Unlock()
 	if t.iso != nil {
 		t.iso.Dispose()
 		t.iso = nil
 	}
+	t.results = nil // a later isolate knows nothing of them
 	t.heap.Store(0)
 	t.external.Store(0)
 }

@@ -129,7 +129,9 @@ func TestLoadFailures(t *testing.T) {
 		line                  uint32
 	}{
 		{"syntax", "export default {\n  fetch( {", "SyntaxError", gen.Outcome_exception, 2},
-		{"throw", "\nthrow new Error('no luck')", "no luck", gen.Outcome_exception, 0},
+		{"throw", "\nthrow new Error('no luck')", "no luck", gen.Outcome_exception, 2},
+		{"undefined name", "const a = 1;\nundefinedFunction();\nexport default { fetch() {} }", "undefinedFunction is not defined", gen.Outcome_exception, 2},
+		{"of undefined", "\n\nundefined.x", "Cannot read properties", gen.Outcome_exception, 3},
 		{"loop", "for (;;) {}", "CPU limit of 100 ms", gen.Outcome_exceededCpu, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -138,7 +140,7 @@ func TestLoadFailures(t *testing.T) {
 				t.Fatal("it loaded")
 			}
 			f := res.Failed
-			if f.Outcome != c.outcome || !strings.Contains(f.Message, c.message) || (c.line != 0 && f.Line != c.line) {
+			if f.Outcome != c.outcome || !strings.Contains(f.Message, c.message) || (c.line != 0 && (f.Line != c.line || f.Column == 0 || f.Excerpt == "" || f.File != "worker.js")) {
 				t.Errorf("got %+v", *f)
 			}
 		})

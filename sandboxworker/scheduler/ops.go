@@ -1,70 +1,92 @@
 package scheduler
 
 import (
-	"bytes"
+	"fmt"
 	"time"
 
 	"bulkhead/sandboxworker/engine"
 	"bulkhead/sandboxworker/runtime"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
-	// maxOps and maxOpBytes bound what a tenant has under way beside its turns. More is done at
-	// once, on its executor and its account.
-	maxOps     = 1024
-	maxOpBytes = 16 << 20
-	// opWorkers is how many operations run at once, beside the executors.
-	opWorkers = 2
-	// opsQueue is the number that may wait. A full queue holds up the tenant that filled it.
-	opsQueue = 1024
+	// maxResults bounds the results that wait for their turn. The runtime stops a tenant's code
+	// well below it.
+	maxResults = 16 << 10
+	// opHelpBytes is the input from which on an operation takes long enough for another executor
+	// to be called to the socket.
+	opHelpBytes = 256 << 10
 )
 
 // opResult is the answer to an operation.
 type opResult struct {
-	iso  *engine.Isolate // which asked; a later isolate of the tenant knows nothing of it
 	inv  uint32
 	id   uint32
 	ok   bool
 	meta string
 	data []byte
-	size int           // of the input
-	took time.Duration // charged to the invocation
 }
 
-// startOp runs an operation outside the isolate; its result is a later event. Called by t's
-// executor while the record's bytes are valid.
-func (s *Scheduler) startOp(t *tenant, r *engine.Record) {
-	res := &opResult{iso: t.iso, inv: r.Inv, id: r.ID, size: len(r.Data)}
-	t.ops++
-	t.opBytes += res.size
-	code, meta := r.Code, string(r.Text)
-	if t.ops > maxOps || t.opBytes > maxOpBytes {
-		s.runOp(t, res, code, meta, r.Data)
+// runOp does an operation (crypto, for now) at once, on its tenant's executor and its invocation's
+// account. Operations are no I/O: done beside the isolate, the order in which their results and
+// its timers come would be a clock (DESIGN, invariant 7). As it is an operation takes no time
+// that JavaScript could see: results come in the order of the calls and before any other event.
+func (x *executor) runOp(t *tenant, r *engine.Record) {
+	if len(t.results) >= maxResults {
 		return
 	}
-	data := bytes.Clone(r.Data)
-	select {
-	case s.ops <- func() { s.runOp(t, res, code, meta, data) }:
-	default:
-		s.runOp(t, res, code, meta, data)
+	res := &opResult{inv: r.Inv, id: r.ID}
+	t.results = append(t.results, res)
+	inv := t.invs[r.Inv]
+	if inv != nil && inv.cpu >= inv.limit() {
+		return // the invocation ends when this result comes up
+	}
+	if len(r.Data) >= opHelpBytes {
+		x.s.callHelp()
+	}
+	began := ownCPU()
+	res.ok, res.meta, res.data = runtime.Do(r.Code, string(r.Text), r.Data)
+	took := ownCPU() - began
+	t.cpu.Add(int64(took))
+	if inv != nil {
+		inv.cpu += took
 	}
 }
 
-// runOp does the work and posts the result. Its time stands for its CPU: operations only compute.
-func (s *Scheduler) runOp(t *tenant, res *opResult, code uint32, meta string, data []byte) {
-	began := time.Now()
-	res.ok, res.meta, res.data = runtime.Do(code, meta, data)
-	res.took = time.Since(began)
-	s.postWake(t, event{kind: evOp, op: res})
+// hasResult tells whether a result can be delivered. What belongs to no request (start-up code
+// may start operations) waits until there is one: code without a request has no account.
+func (t *tenant) hasResult() bool { return len(t.results) > 0 && len(t.invs) > 0 }
+
+// deliverResult tells the isolate how its oldest operation went.
+func (x *executor) deliverResult(t *tenant) {
+	res := t.results[0]
+	t.results[0] = nil
+	if t.results = t.results[1:]; len(t.results) == 0 {
+		t.results = nil
+	}
+	turn := func(i *engine.Isolate) engine.Turn { return i.OpResult(t.clock, res.id, res.ok, res.meta, res.data) }
+	if inv := t.invs[res.inv]; inv != nil {
+		x.turnInv(t, inv, turn)
+		return
+	}
+	x.turnShared(t, turn)
 }
 
-func (s *Scheduler) runOps() {
-	for {
-		select {
-		case <-s.stop:
-			return
-		case job := <-s.ops:
-			job()
-		}
+// callHelp wakes an executor if there is something to do that this one will not get to soon.
+func (s *Scheduler) callHelp() {
+	s.mu.Lock()
+	if !s.polling || len(s.runq) > 0 || s.data.Pending() > 0 {
+		s.idle.Signal()
 	}
+	s.mu.Unlock()
+}
+
+// ownCPU reads the CPU clock of the calling thread.
+func ownCPU() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		panic(fmt.Sprintf("BUG: clock_gettime of the own thread: %v", err)) // cannot fail, says clock_gettime(2)
+	}
+	return time.Duration(ts.Nano())
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"bulkhead/ipc"
+	"bulkhead/policy/limits"
 	"bulkhead/sandboxworker/engine"
 	"bulkhead/schema/gen"
 )
@@ -28,7 +29,7 @@ func (x *executor) after(t *tenant, inv *invocation, out *engine.Turn) bool {
 		x.record(t, &r)
 	}
 	x.s.mu.Lock()
-	x.s.setTimer(t, out.NextTimerMs)
+	x.s.setTimer(t, out.NextTimerMs, out.NextTimerInv)
 	x.s.mu.Unlock()
 	switch out.Status {
 	case engine.OK:
@@ -43,20 +44,27 @@ func (x *executor) after(t *tenant, inv *invocation, out *engine.Turn) bool {
 	return t.iso != nil
 }
 
-// terminated: the watchdog stopped the turn. What it was running for ends; the isolate is told
-// and goes on. A turn that belonged to no request was a timer of some request, and which one
-// only the code knows: all of the tenant's requests end, and its isolate with them.
+// terminated: the watchdog stopped the turn. What it was running for ends, and the isolate with
+// it: V8 has dropped the microtasks of all other requests, whose awaits would never go on, and
+// the code was cut in the middle of whatever it was doing, without its finally blocks, so that a
+// lock it held would stay locked for every later request.
 func (x *executor) terminated(t *tenant, inv *invocation, reason engine.Reason) {
 	switch {
 	case reason == engine.ReasonEvict:
 		return // the tenant's executor is about to see why
 	case inv == nil:
-		x.giveUp(t, gen.Outcome_exceededCpu, fmt.Sprintf("a timer exceeded the CPU limit of %d ms", t.limits.cpu.Milliseconds()))
+		x.giveUp(t, gen.Outcome_exceededCpu, fmt.Sprintf("code that belongs to no request exceeded the CPU limit of %d ms", t.limits.cpu.Milliseconds()))
 	case reason == engine.ReasonWall:
-		x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
+		x.stop(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
 	default:
-		x.kill(t, inv, gen.Outcome_exceededCpu, cpuMessage(inv))
+		x.stop(t, inv, gen.Outcome_exceededCpu, cpuMessage(inv))
 	}
+}
+
+// stop ends an invocation and, as far as they still need it, all others of its isolate.
+func (x *executor) stop(t *tenant, inv *invocation, o gen.Outcome, message string) {
+	x.finish(inv, o, message)
+	x.giveUp(t, gen.Outcome_killed, "stopped together with another request of this worker, which "+message)
 }
 
 // kill ends an invocation and tells the isolate. If the isolate cannot even take that without
@@ -70,7 +78,7 @@ func (x *executor) kill(t *tenant, inv *invocation, o gen.Outcome, message strin
 	reason := uint8(gen.Abort_Reason_deadline)
 	x.quietTurn(t, inv, &out, func(i *engine.Isolate) engine.Turn { return i.Abort(t.clock, inv.id, reason, message) })
 	if out.Status != engine.OK {
-		x.giveUp(t, o, message)
+		x.stop(t, inv, o, message)
 	}
 }
 
@@ -97,7 +105,7 @@ func (x *executor) record(t *tenant, r *engine.Record) {
 		s.logs.add(t, inv, r)
 		return
 	case engine.RecordOp:
-		s.startOp(t, r)
+		x.runOp(t, r)
 		return
 	}
 	if inv == nil || inv.over {
@@ -108,7 +116,7 @@ func (x *executor) record(t *tenant, r *engine.Record) {
 		x.head(t, inv, r)
 	case engine.RecordChunk:
 		if inv.headSent && !inv.ended {
-			x.body(inv, r.Data)
+			x.body(t, inv, r.Data)
 		}
 	case engine.RecordEnd:
 		if inv.headSent && !inv.ended {
@@ -143,10 +151,7 @@ func (x *executor) head(t *tenant, inv *invocation, r *engine.Record) {
 	}
 	if err != nil {
 		x.finish(inv, gen.Outcome_exception, "the response cannot be sent: "+err.(*ipc.ViolationError).Detail)
-		// The records of this turn are still being read: the isolate is told in a later one.
-		x.s.mu.Lock()
-		x.s.post(t, event{kind: evDrop, inv: inv})
-		x.s.mu.Unlock()
+		x.tell(t, inv)
 		return
 	}
 	inv.headSent = true
@@ -167,7 +172,7 @@ func (x *executor) head(t *tenant, inv *invocation, r *engine.Record) {
 	inv.window -= len(h.Body)
 	x.s.send(func(b *ipc.Batch) { b.Head(inv.stream, &h) })
 	if len(rest) > 0 {
-		x.body(inv, rest)
+		x.body(t, inv, rest)
 	}
 	if r.BodyMode != gen.BodyMode_streamed {
 		if h.BodyMode == gen.BodyMode_streamed {
@@ -191,16 +196,34 @@ func withLength(headers []byte, n int) []byte {
 var contentLength = []byte("content-length")
 
 // body sends what the window allows and keeps the rest.
-func (x *executor) body(inv *invocation, p []byte) {
+func (x *executor) body(t *tenant, inv *invocation, p []byte) {
 	if inv.unwanted {
 		return
 	}
 	if len(inv.out) == 0 {
 		p = x.sendChunks(inv, p)
 	}
-	if len(p) > 0 {
-		inv.out = append(inv.out, p...)
+	if len(p) == 0 {
+		return
 	}
+	if len(inv.out)+len(p) > maxWaiting(&x.s.opt.Wire) {
+		// Never so by our runtime, which keeps to the window: its state has been tampered with.
+		x.finish(inv, gen.Outcome_internalError, "more response body than the client has asked for")
+		x.tell(t, inv)
+		return
+	}
+	inv.out = append(inv.out, p...)
+}
+
+// maxWaiting bounds what an invocation may say ahead of its window: it is held outside the
+// tenant's memory limit.
+func maxWaiting(w *limits.Wire) int { return w.Window + w.ChunkBytes }
+
+// tell lets the isolate know, after this turn's records are read, that an invocation is over.
+func (x *executor) tell(t *tenant, inv *invocation) {
+	x.s.mu.Lock()
+	x.s.post(t, event{kind: evDrop, inv: inv})
+	x.s.mu.Unlock()
 }
 
 // sendChunks sends as much of p as the window allows and returns the rest.

@@ -51,7 +51,6 @@ type Scheduler struct {
 	work sync.WaitGroup // everything Run waits for
 
 	frames sync.Pool // *[]byte of small frames
-	ops    chan func()
 
 	mu        sync.Mutex
 	idle      *sync.Cond // on mu; executors without work
@@ -80,7 +79,6 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 		streams:  make(map[uint64]*invocation),
 		timerDue: -1,
 		stop:     make(chan struct{}),
-		ops:      make(chan func(), opsQueue),
 	}
 	s.idle = sync.NewCond(&s.mu)
 	s.frames.New = func() any { b := make([]byte, 0, smallFrame); return &b }
@@ -114,9 +112,6 @@ func (s *Scheduler) Run() error {
 	s.goRun(s.janitor)
 	s.goRun(func() { s.logs.run(s.stop) })
 	s.goRun(func() { s.pool.run(s.stop) })
-	for range opWorkers {
-		s.goRun(s.runOps)
-	}
 	s.work.Wait()
 	s.pool.close()
 	s.mu.Lock()
@@ -174,14 +169,6 @@ func (s *Scheduler) runnable(t *tenant) {
 	}
 	t.queued = true
 	s.runq = append(s.runq, t)
-}
-
-// postWake is post from outside the executors: somebody must be woken for it.
-func (s *Scheduler) postWake(t *tenant, e event) {
-	s.mu.Lock()
-	s.post(t, e)
-	s.idle.Signal()
-	s.mu.Unlock()
 }
 
 // next takes the oldest runnable tenant. Caller holds mu.
@@ -329,8 +316,9 @@ func (s *Scheduler) janitor() {
 	}
 }
 
-// setTimer notes when a tenant wants its next timer turn. Caller holds mu.
-func (s *Scheduler) setTimer(t *tenant, dueMs float64) {
+// setTimer notes when a tenant wants its next timer turn and on whose account. Caller holds mu.
+func (s *Scheduler) setTimer(t *tenant, dueMs float64, inv uint32) {
+	t.dueInv = inv
 	if t.due == dueMs {
 		return
 	}

@@ -19,7 +19,6 @@ const (
 	evWindow                    // the gateway takes n more bytes of the response
 	evDeadline                  // the invocation's wall-clock limit has passed
 	evTimer                     // a timer may be due
-	evOp                        // an operation started by JS is over
 	evDrop                      // tell the isolate that an invocation is over for the gateway
 	evLoad                      // start the tenant's code; done is called with the outcome
 )
@@ -33,7 +32,6 @@ type event struct {
 	n      uint32
 	reason gen.Abort_Reason
 	text   string
-	op     *opResult
 	done   func(*loadReply)
 }
 
@@ -51,14 +49,14 @@ type tenant struct {
 	running bool    // owned by an executor
 	evict   []chan struct{}
 	due     float64 // JS time of the next timer, <0: none
+	dueInv  uint32  // whose timer it is, 0: nobody's
 	ticking bool    // an evTimer is in the mailbox
 
 	// Owned by the executor that runs the tenant.
 	iso     *engine.Isolate // nil until loaded, and after its isolate was given up
 	clock   float64         // JS time of its last turn, ms since 1970
 	invs    map[uint32]*invocation
-	ops     int // operations under way
-	opBytes int // their input
+	results []*opResult // of operations, oldest first; delivered before any event
 
 	// Counters for stats; written by the owner.
 	cpu      atomic.Int64 // ns since load

@@ -84,11 +84,7 @@ func (d *watchdog) look(now time.Time) (busy bool, next time.Duration) {
 	}
 	if stuck {
 		// Somebody idle takes over reading, writes what waits, or runs who is runnable.
-		d.s.mu.Lock()
-		if !d.s.polling || len(d.s.runq) > 0 || d.s.data.Pending() > 0 {
-			d.s.idle.Signal()
-		}
-		d.s.mu.Unlock()
+		d.s.callHelp()
 	}
 	return busy, next
 }

@@ -201,12 +201,15 @@ void Log(const Args& args) {
   if (!bh_isolate::From(iso)->out.Append(r, Shortened(iso, text, kLineBytes), {})) ThrowFull(iso);
 }
 
+// timer(due, inv): wake the runtime at JS time `due` (negative: not at all) on behalf of `inv`.
 void Timer(const Args& args) {
   if (!args[0]->IsNumber()) {
     return ThrowTypeError(args.GetIsolate(), "host: a number was expected");
   }
   double due = args[0].As<v8::Number>()->Value();
-  bh_isolate::From(args.GetIsolate())->next_timer_ms = due >= 0 ? due : -1;  // NaN is none
+  bh_isolate* i = bh_isolate::From(args.GetIsolate());
+  i->next_timer_ms = due >= 0 ? due : -1;  // NaN is none
+  i->next_timer_inv = args[1]->IsUint32() ? args[1].As<v8::Uint32>()->Value() : 0;
 }
 
 void Now(const Args& args) {

@@ -92,6 +92,7 @@ struct bh_isolate {
   bh_turn turn{};
   double clock_ms = 0;       // JS time; never goes back
   double next_timer_ms = -1;
+  uint32_t next_timer_inv = 0;
   bool usable = false;       // bootstrapped, and not out of memory
   bool eval_allowed = false;
   bool wasm_allowed = false;

@@ -85,6 +85,7 @@ type Turn struct {
 	Status, Reason uint8
 	CPUNanos       int64
 	NextTimerMs    float64
+	NextTimerInv   uint32
 	Out            []byte
 }
 
@@ -209,8 +210,8 @@ func turn(t *C.bh_turn) Turn {
 		Status:      uint8(t.status),
 		Reason:      uint8(t.reason),
 		CPUNanos:    int64(t.cpu_ns),
-		NextTimerMs: float64(t.next_timer_ms),
-		Out:         unsafe.Slice((*byte)(unsafe.Pointer(t.out)), int(t.out_len)),
+		NextTimerMs: float64(t.next_timer_ms), NextTimerInv: uint32(t.next_timer_inv),
+		Out: unsafe.Slice((*byte)(unsafe.Pointer(t.out)), int(t.out_len)),
 	}
 }
 

@@ -63,6 +63,7 @@ typedef struct {
   uint8_t reason;
   int64_t cpu_ns;         // CPU time of the calling thread over this turn, CLOCK_THREAD_CPUTIME_ID
   double next_timer_ms;   // JS time of the next wake-up, < 0: none
+  uint32_t next_timer_inv;  // the invocation that set it, 0: none
   const uint8_t* out;
   size_t out_len;
 } bh_turn;

@@ -157,6 +157,7 @@ bh_turn* TurnScope::Finish(bool fatal) {
   }
   if (fatal) t->status = BH_FATAL;
   t->next_timer_ms = i_->next_timer_ms;
+  t->next_timer_inv = i_->next_timer_inv;
   t->out = i_->out.data();
   t->out_len = i_->out.size();
   t->cpu_ns = ThreadCpuNanos() - cpu_start_;

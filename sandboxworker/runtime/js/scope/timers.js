@@ -20,11 +20,11 @@ class Timer {
 }
 bare(Timer);
 
-const timerHeap = []; // binary heap by (due, id); dead ones are dropped when they come up
+const timerHeap = bareList(); // binary heap by (due, id); dead ones are dropped when they come up
 const timersById = new SafeMap();
 let nextTimerId = 1;
 let deadTimers = 0;
-let armedFor = -1; // what the host was last told
+let armedFor = -1, armedInv = 0; // what the host was last told
 
 const timerBefore = (a, b) => a.due < b.due || (a.due === b.due && a.id < b.id);
 const heapPush = (t) => {
@@ -69,7 +69,7 @@ const killTimer = (t) => {
   if (t.inv !== undefined) t.inv.timers.delete(t);
   t.callback = t.args = undefined;
   if (++deadTimers > 64 && deadTimers * 2 > timerHeap.length) { // many were cleared: rebuild
-    const live = [];
+    const live = bareList();
     for (let i = 0; i < timerHeap.length; i++) if (!timerHeap[i].dead) live[live.length] = timerHeap[i];
     timerHeap.length = 0;
     deadTimers = 0;
@@ -119,7 +119,8 @@ const clearTimer = (id) => {
 function clearTimeout(id = 0) { clearTimer(id); }
 function clearInterval(id = 0) { clearTimer(id); }
 
-// runTimer fires the first timer due at or before `now` and says whether another one is.
+// runTimer fires the first timer due at or before `now` and says whether another one of the same
+// invocation is: each invocation pays for its own turn.
 const runTimer = (now) => {
   armedFor = undefined; // the host forgets what it was told when it wakes us
   const t = nextTimer();
@@ -142,7 +143,7 @@ const runTimer = (now) => {
   }
   host.setContext(undefined);
   const next = nextTimer();
-  return next !== undefined && next.due <= now;
+  return next !== undefined && next.due <= now && next.inv === t.inv;
 };
 
 // armTimers tells the host when to wake this isolate.
@@ -150,9 +151,11 @@ const armTimers = () => {
   const t = live.size > 0 ? nextTimer() : undefined;
   let due = t === undefined ? -1 : t.due;
   if (unfinished.length > 0) due = host.now() + 1; // see sendFinish
-  if (due !== armedFor) {
+  const inv = t === undefined || t.inv === undefined ? 0 : t.inv.id;
+  if (due !== armedFor || inv !== armedInv) {
     armedFor = due;
-    host.timer(due);
+    armedInv = inv;
+    host.timer(due, inv);
   }
 };
 
