@@ -1,8 +1,8 @@
 // Fifo is a queue with constant-time ends.
 class Fifo {
-  constructor() { this.items = []; this.head = 0; }
+  constructor() { this.items = bareList(); this.head = 0; }
   get length() { return this.items.length - this.head; }
-  push(v) { ArrayPush(this.items, v); }
+  push(v) { this.items[this.items.length] = v; }
   peek() { return this.items[this.head]; }
   at(i) { return this.items[this.head + i]; }
   last() { return this.items[this.items.length - 1]; }
@@ -18,6 +18,6 @@ class Fifo {
     }
     return v;
   }
-  clear() { this.items = []; this.head = 0; }
+  clear() { this.items = bareList(); this.head = 0; }
 }
 bare(Fifo);

@@ -140,6 +140,10 @@ const parseFloatBuiltin = global.parseFloat;
 // accessor that an assignment to a field would run.
 const bare = (C) => { ObjectSetPrototypeOf(C.prototype, null); };
 
+// bareList makes an array of the runtime's own records. Storing an element asks the prototype chain
+// for a setter (push does too): on Array.prototype a tenant could wait there for what we store.
+const bareList = () => ObjectSetPrototypeOf([], null);
+
 const noop = () => {};
 
 // deferred makes a promise with its settling functions.

@@ -15,7 +15,7 @@ bare(Listener);
 
 // TargetState holds the listeners of one target, in order.
 class TargetState {
-  constructor(wrapper) { this.wrapper = wrapper; this.listeners = []; this.handlers = undefined; }
+  constructor(wrapper) { this.wrapper = wrapper; this.listeners = bareList(); this.handlers = undefined; }
 }
 bare(TargetState);
 
@@ -55,7 +55,7 @@ class EventTarget {
     if (signal !== undefined && signalState(signal).aborted) return;
     if (findListener(t, name, callback, capture) >= 0) return;
     const listener = new Listener(name, callback, capture, once, passive);
-    ArrayPush(t.listeners, listener);
+    t.listeners[t.listeners.length] = listener;
     if (t === globalTarget) noteGlobalListener(name);
     if (signal !== undefined) signalAdd(signal, () => dropListener(t, listener));
   }
@@ -182,7 +182,7 @@ const setHandler = (t, type, value) => {
   }
   if (h === undefined) {
     h = t.handlers[type] = new HandlerAttribute();
-    ArrayPush(t.listeners, new Listener(type, h, false, false, false));
+    t.listeners[t.listeners.length] = new Listener(type, h, false, false, false);
     if (t === globalTarget) noteGlobalListener(type);
   }
   h.value = value;

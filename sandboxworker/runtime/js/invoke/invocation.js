@@ -6,7 +6,7 @@ const MESSAGE_LIMIT = 4000; // characters; at most 8 KiB of UTF-8 after the wire
 const ABORT_CLIENT_GONE = 0, ABORT_DEADLINE = 2, ABORT_REFUSED = 3; // schema/frame.capnp Abort.Reason
 
 const live = new SafeMap(); // id -> Invocation
-let settled = []; // invocations whose answer is complete, to be looked at when the turn ends
+let settled = bareList(); // invocations whose answer is complete, to be looked at when the turn ends
 let opsPending = 0;
 
 const ANSWERING = 0, SENDING = 1, ANSWERED = 2;
@@ -168,7 +168,7 @@ class Invocation {
     this.ended = true;
     live.delete(this.id);
     if (this.timers !== undefined && this.timers.size > 0) {
-      const all = [];
+      const all = bareList();
       SetForEach(this.timers, (t) => { all[all.length] = t; });
       for (let i = 0; i < all.length; i++) killTimer(all[i]);
     }
@@ -185,7 +185,7 @@ class Invocation {
 bare(Invocation);
 
 // sendFinish reports the end. If the turn's output is full the next turn does.
-let unfinished = [];
+let unfinished = bareList();
 const sendFinish = (inv) => {
   try {
     host.finish(inv.id, inv.outcome, boundMessage(inv.message));
@@ -196,7 +196,7 @@ const sendFinish = (inv) => {
 const retryFinish = () => {
   if (unfinished.length === 0) return;
   const list = unfinished;
-  unfinished = [];
+  unfinished = bareList();
   for (let i = 0; i < list.length; i++) sendFinish(list[i]);
 };
 
@@ -212,7 +212,7 @@ const currentInvocation = () => {
 const finishSettled = () => {
   if (settled.length === 0) return;
   const list = settled;
-  settled = [];
+  settled = bareList();
   for (let i = 0; i < list.length; i++) {
     const inv = list[i];
     inv.listed = false;
@@ -225,7 +225,7 @@ const finishSettled = () => {
 const endStuck = () => {
   if (live.size === 0 || opsPending > 0 || nextTimer() !== undefined) return;
   if (typeof host.pending === "function" && host.pending()) return;
-  const all = [];
+  const all = bareList();
   MapForEach(live, (inv) => { all[all.length] = inv; });
   for (let i = 0; i < all.length; i++) if (all[i].expectsInput) return;
   for (let i = 0; i < all.length; i++) all[i].stuck();

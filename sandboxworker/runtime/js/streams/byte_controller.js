@@ -208,13 +208,13 @@ const processReadRequestsUsingQueue = (c) => {
   }
 };
 const processPullIntosUsingQueue = (c) => {
-  const filled = [];
+  const filled = bareList();
   while (c.pendingPullIntos.length > 0) {
     if (c.total === 0) break;
     const p = c.pendingPullIntos.peek();
     if (!fillPullIntoFromQueue(c, p)) break;
     c.pendingPullIntos.shift();
-    ArrayPush(filled, p);
+    filled[filled.length] = p;
   }
   return filled;
 };
@@ -302,8 +302,8 @@ const byteControllerRespondInClosedState = (c, first) => {
   if (first.readerType === "none") c.pendingPullIntos.shift();
   const s = c.stream;
   if (!hasBYOBReader(s)) return;
-  const filled = [];
-  while (filled.length < numReadRequests(s)) ArrayPush(filled, c.pendingPullIntos.shift());
+  const filled = bareList();
+  while (filled.length < numReadRequests(s)) filled[filled.length] = c.pendingPullIntos.shift();
   commitAll(s, filled);
 };
 const byteControllerRespondInReadableState = (c, n, p) => {

@@ -39,12 +39,12 @@ const readableStreamPipeTo = (source, dest, { preventAbort, preventCancel, preve
     const { signalState, signalAdd } = eventsUnit.get();
     onAbort = () => {
       const { reason } = signalState(signal);
-      const actions = [];
+      const actions = bareList();
       if (!preventAbort) {
-        ArrayPush(actions, () => (dest.state === W_WRITABLE ? writableStreamAbort(dest, reason) : undefinedPromise()));
+        actions[actions.length] = () => (dest.state === W_WRITABLE ? writableStreamAbort(dest, reason) : undefinedPromise());
       }
       if (!preventCancel) {
-        ArrayPush(actions, () => (source.state === READABLE ? readableStreamCancel(source, reason) : undefinedPromise()));
+        actions[actions.length] = () => (source.state === READABLE ? readableStreamCancel(source, reason) : undefinedPromise());
       }
       shutdownWithAction(() => waitForAll(actions), true, reason);
     };
