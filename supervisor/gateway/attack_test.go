@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -163,5 +164,34 @@ func TestImpossiblePorts(t *testing.T) {
 		if plainHost(h) != ok {
 			t.Errorf("plainHost(%q) = %v", h, !ok)
 		}
+	}
+}
+
+// A compromised shard sends content where HTTP has none: the client must not take it for the next
+// response.
+func TestNoContentMeansNone(t *testing.T) {
+	f := newFarm(t, nil)
+	for _, status := range []int{204, 205, 304} {
+		for _, headers := range []string{"", "content-length|4|", "transfer-encoding|chunked|"} {
+			conn, err := net.Dial("tcp", f.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(conn, "GET /status?code=%d&body=HTTP/1.1+200&h=%s HTTP/1.1\r\nHost: a.localhost\r\nConnection: close\r\n\r\n", status, headers)
+			all, err := io.ReadAll(conn)
+			conn.Close()
+			head, body, ok := strings.Cut(string(all), "\r\n\r\n")
+			if err != nil || !ok || body != "" || strings.Contains(head, "chunked") || status == 205 && !strings.Contains(head, "Content-Length: 0") {
+				t.Errorf("%d with %q: %q %v", status, headers, all, err)
+			}
+		}
+	}
+}
+
+func TestResponseValuesHoldNoControlCharacters(t *testing.T) {
+	f := newFarm(t, nil)
+	resp, _ := f.request("GET", "/status?code=200&body=x&h=x-bad|a%01b|x-del|%7f|x-esc|%1b[2J|x-tab|a%09b|x-latin|%e9|", nil)
+	if h := resp.Header; h["X-Bad"] != nil || h["X-Del"] != nil || h["X-Esc"] != nil || h.Get("X-Tab") != "a\tb" || h.Get("X-Latin") != "\xe9" {
+		t.Errorf("%q", resp.Header)
 	}
 }

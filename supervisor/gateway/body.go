@@ -112,8 +112,10 @@ func (c *call) respond(stream *gatewayside.Stream, head *gatewayside.Head) {
 	if c.s.draining.Load() {
 		h["Connection"] = []string{"close"}
 	}
-	bodyless := c.r.Method == http.MethodHead || head.Status == http.StatusNoContent || head.Status == http.StatusNotModified
+	bodyless := c.r.Method == http.MethodHead || noContent(head.Status)
 	switch {
+	case head.Status == http.StatusResetContent:
+		length = 0
 	case head.BodyWhole && !bodyless:
 		// The length is known for sure: a worker's own claim to another one would desynchronise.
 		length = int64(len(head.Body))
@@ -144,6 +146,13 @@ func (c *call) respond(stream *gatewayside.Stream, head *gatewayside.Head) {
 	default:
 		c.copyResponse(stream, length)
 	}
+}
+
+// noContent says whether a response of this status has no content (RFC 9110 §15.3.5, §15.3.6,
+// §15.4.5). net/http would send one with 205; a client or front that knows better would take it
+// for the beginning of the next response on the connection, which may be another tenant's.
+func noContent(status int) bool {
+	return status == http.StatusNoContent || status == http.StatusResetContent || status == http.StatusNotModified
 }
 
 // copyResponse streams a body under the client's back-pressure: what the client does not take is

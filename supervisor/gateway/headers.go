@@ -102,6 +102,8 @@ func setResponseHeaders(h http.Header, flat []byte) (length int64) {
 			continue
 		case hopByHop(name) || strings.HasPrefix(name, ownPrefix):
 			continue
+		case strings.ContainsFunc(value, control):
+			continue // JavaScript may set it, RFC 9110 §5.5 has no such value, and fronts differ on it
 		}
 		if old, ok := h[name]; ok {
 			h[name] = append(old, value)
@@ -121,6 +123,8 @@ func setResponseHeaders(h http.Header, flat []byte) (length int64) {
 	}
 	return length
 }
+
+func control(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 // requestURL builds the absolute URL as the client named it. buf is scratch space.
 func requestURL(buf []byte, r *http.Request, scheme string) []byte {

@@ -12,9 +12,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bulkhead/schema/gen"
+	"bulkhead/supervisor/launcher/orders"
 )
 
 // A launcher that could not start a bundler, once, does not leave a tenant broken until somebody
@@ -203,4 +205,20 @@ func TestAThousandReloads(t *testing.T) {
 	if n := len(e.rejected); n > 10 {
 		t.Errorf("%d rejected hashes are kept", n)
 	}
+}
+
+// A bundler that cannot be killed (it waits for a file system that does not answer) does not hold
+// its slot for ever.
+func TestABundlerThatDoesNotDie(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	synctest.Test(t, func(t *testing.T) {
+		out := collect(t.Context(), time.Minute, running{output: r, exited: make(chan orders.Exit), kill: func() error { return nil }})
+		if len(out.Errors) != 1 || !strings.Contains(out.Errors[0].Message, "could not be stopped") {
+			t.Errorf("%+v", out)
+		}
+	})
 }

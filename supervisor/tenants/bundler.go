@@ -18,6 +18,12 @@ import (
 // application of a few thousand modules takes two seconds on one core.
 const DefaultBundleTime = 60 * time.Second
 
+// What a bundler gets to end after its last byte, and to be reported dead after it was killed.
+const (
+	endTime    = 5 * time.Second
+	killedTime = 10 * time.Second
+)
+
 // maxBundlerStderr is how much of a bundler's own words is kept, bytes.
 const maxBundlerStderr = 8 << 10
 
@@ -86,12 +92,16 @@ func collect(ctx context.Context, deadline time.Duration, b running) BundleOutpu
 	var exit orders.Exit
 	select {
 	case exit = <-b.exited:
-	case <-time.After(5 * time.Second):
+	case <-time.After(endTime):
 		// It has said everything and does not end: not worth more of our time.
 		if err := b.kill(); err != nil {
 			return failedBundle(fmt.Sprintf("the bundler did not end and could not be stopped: %v", err))
 		}
-		exit = <-b.exited
+		select {
+		case exit = <-b.exited:
+		case <-time.After(killedTime): // in a file system that does not answer, say: its slot is needed
+			return failedBundle("the bundler did not end and could not be stopped")
+		}
 	}
 	if exit.Signal != 0 || exit.Code != 0 {
 		var said []byte
