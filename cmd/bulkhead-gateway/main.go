@@ -115,7 +115,9 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("gateway arguments: %w", err)
 	}
-	log := logger(opt, terminal)
+	stderr := observe.NewPatientWriter(os.Stderr)
+	defer stderr.Flush(time.Second)
+	log := logger(opt, terminal, stderr)
 	listeners, err := inherited(boot)
 	if err != nil {
 		return err
@@ -139,15 +141,15 @@ func maxConns() int {
 }
 
 // logger writes for people on a terminal, else JSON for the journal.
-func logger(o options, terminal bool) *slog.Logger {
+func logger(o options, terminal bool, stderr io.Writer) *slog.Logger {
 	level := slog.LevelInfo
 	if o.verbose {
 		level = slog.LevelDebug
 	}
 	if o.format == "text" || o.format == "auto" && terminal {
-		return observe.NewPeopleLogger(os.Stderr, level)
+		return observe.NewPeopleLogger(stderr, level)
 	}
-	return observe.NewLogger(os.Stderr, level)
+	return observe.NewLogger(stderr, level)
 }
 
 // inherited takes the listeners over.
@@ -231,7 +233,11 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	registry.OnChange(func(id string) {
 		changing.Lock()
 		defer changing.Unlock()
-		pool.Retire(id, current(registry, id))
+		now := current(registry, id)
+		pool.Retire(id, now)
+		if now == nil {
+			obs.Metrics.Forget(id)
+		}
 	})
 	obs.Metrics.SetGauges(func() observe.Gauges {
 		g := pool.Gauges()

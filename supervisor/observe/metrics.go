@@ -32,9 +32,9 @@ type Metrics struct {
 	replays  prometheus.Counter
 	broken   prometheus.Counter
 
-	labels  int
-	tenants sync.Map // id → *Tenant
-	count   atomic.Int64
+	labels   int
+	tenants  sync.Map     // id → *Tenant
+	labelled atomic.Int64 // tenants with a label of their own
 
 	gauges atomic.Pointer[func() Gauges]
 }
@@ -109,11 +109,25 @@ func (m *Metrics) Tenant(id string) *Tenant {
 	if t, ok := m.tenants.Load(id); ok {
 		return t.(*Tenant)
 	}
-	t, loaded := m.tenants.LoadOrStore(id, &Tenant{ID: id, labelled: m.count.Add(1) <= int64(m.labels)})
-	if loaded {
-		m.count.Add(-1)
+	fresh := &Tenant{ID: id, labelled: m.labelled.Add(1) <= int64(m.labels)}
+	t, loaded := m.tenants.LoadOrStore(id, fresh)
+	if loaded || !fresh.labelled {
+		m.labelled.Add(-1)
 	}
 	return t.(*Tenant)
+}
+
+// Forget drops the counters of a tenant whose folder is gone, so that folders that come and go
+// take neither memory nor labels for ever. One with requests in flight is kept: it is asked for
+// again with the next tenant of that name, or stays.
+func (m *Metrics) Forget(id string) {
+	x, ok := m.tenants.Load(id)
+	if !ok || x.(*Tenant).Running.Load() > 0 {
+		return
+	}
+	if m.tenants.CompareAndDelete(id, x) && x.(*Tenant).labelled {
+		m.labelled.Add(-1)
+	}
 }
 
 // Requests returns what Tenant.Counts does, without making counters for a tenant nobody asked for.

@@ -170,3 +170,32 @@ func TestMetricsBoundTheTenantLabel(t *testing.T) {
 		t.Error("a tenant beyond the limit has a label of its own")
 	}
 }
+
+// Folders that come and go leave no counters behind, and later tenants get labels of their own.
+func TestTenantsThatComeAndGo(t *testing.T) {
+	m := newMetrics(5)
+	for i := range 1000 {
+		id := fmt.Sprint("t", i)
+		if c := m.Tenant(id); !c.labelled {
+			t.Fatalf("%s has no label", id)
+		}
+		m.Forget(id)
+	}
+	n := 0
+	m.tenants.Range(func(any, any) bool { n++; return true })
+	if n != 0 {
+		t.Errorf("%d tenants are counted", n)
+	}
+	busy := m.Tenant("busy")
+	busy.Running.Add(1)
+	m.Forget("busy")
+	if m.Tenant("busy") != busy {
+		t.Error("a tenant with requests in flight was forgotten")
+	}
+	for i := range 20 {
+		m.Tenant(fmt.Sprint("x", i))
+	}
+	if m.labelled.Load() != 5 {
+		t.Errorf("%d labels", m.labelled.Load())
+	}
+}

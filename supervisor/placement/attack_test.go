@@ -208,3 +208,56 @@ func TestAFloodOfLogLinesIsCut(t *testing.T) {
 		pool.Close()
 	})
 }
+
+// A thousand deployments, some of which do not start, and tenants that come and go leave one
+// version each where there is a tenant, and nothing where there is none.
+func TestAThousandReloadsLeaveNothingBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plant{}
+		pool := newPool(t, p, nil)
+		p.onLoad = func(_ *fakeShard, r gatewayside.LoadRequest) (gatewayside.LoadResult, error) {
+			time.Sleep(time.Millisecond)
+			if len(r.Env) > 0 {
+				return gatewayside.LoadResult{Failed: &gatewayside.LoadFailure{Outcome: gen.Outcome_exception}}, nil
+			}
+			return gatewayside.LoadResult{}, nil
+		}
+		neighbour := take(t, pool, version("neighbour"))
+		defer neighbour.Release()
+		var old *tenants.Version
+		for i := range 1000 {
+			v := version("a")
+			if i%3 == 2 {
+				v.Env = []tenants.EnvVar{{Name: "BROKEN"}}
+			}
+			if i%50 == 49 {
+				pool.Retire("a", nil)
+				continue
+			}
+			pool.Retire("a", v)
+			l, err := pool.Acquire(t.Context(), v)
+			if old != nil && i%7 == 0 { // looked up before the change
+				if late, err := pool.Acquire(t.Context(), old); err == nil {
+					late.Release()
+				}
+			}
+			if old = v; err == nil {
+				go func() { time.Sleep(20 * time.Millisecond); l.Release() }()
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		pool.Retire("a", nil)
+		time.Sleep(5 * time.Minute)
+		if n := len(pool.Tenants()["a"]); n > 0 {
+			t.Errorf("%d versions are left", n)
+		}
+		pool.mu.Lock()
+		places, current, shards := len(pool.places), len(pool.current), len(pool.shards)
+		pool.mu.Unlock()
+		if places != 1 || current != 0 || shards > 4 {
+			t.Errorf("%d places, %d current, %d shards are left", places, current, shards)
+		}
+		checkSlots(t, pool, p)
+		pool.Close()
+	})
+}
