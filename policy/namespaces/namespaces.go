@@ -157,14 +157,18 @@ func Rlimits(r Role, s limits.Shard) []Rlimit {
 		{"Max file locks", unix.RLIMIT_LOCKS, 0, "no locks"},
 	}
 	switch r {
+	case Gateway:
+		rl = append(rl, Rlimit{"Max processes", unix.RLIMIT_NPROC, uint64(s.PIDs), "a gateway gone mad cannot take all threads of the host"})
 	case Worker:
 		rl = append(rl,
+			Rlimit{"Max processes", unix.RLIMIT_NPROC, uint64(s.PIDs), "stands in for the cgroup's limit of threads where there is none; counted in the child's own user namespace"},
 			Rlimit{"Max file size", unix.RLIMIT_FSIZE, 0, "pipes, sockets and mapped memory are not files; nothing else is written"},
 			Rlimit{"Max open files", unix.RLIMIT_NOFILE, s.Files, "the fd table never grows after the seal"},
 			Rlimit{"Max data size", unix.RLIMIT_DATA, s.Memory + threadStacks, "stands in for the cgroup's memory limit where there is none (RLIMIT_AS is useless: V8 reserves terabytes)"},
 		)
 	case Bundler:
 		rl = append(rl,
+			Rlimit{"Max processes", unix.RLIMIT_NPROC, uint64(s.PIDs), "as for a worker"},
 			Rlimit{"Max file size", unix.RLIMIT_FSIZE, 0, "output goes to a pipe"},
 			Rlimit{"Max open files", unix.RLIMIT_NOFILE, 1024, "esbuild reads many files at once"},
 			Rlimit{"Max data size", unix.RLIMIT_DATA, BundlerMemory + threadStacks, "an import graph cannot eat the machine"},
@@ -176,6 +180,10 @@ func Rlimits(r Role, s limits.Shard) []Rlimit {
 
 // BundlerMemory is the memory limit of one bundler in bytes.
 const BundlerMemory = 1 << 30
+
+// GatewayPIDs is the thread limit of the gateway. An honest one has a few dozen; what waits for
+// files holds a thread each.
+const GatewayPIDs = 4096
 
 // BundlerPIDs is the thread limit of one bundler.
 const BundlerPIDs = 64

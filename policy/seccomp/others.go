@@ -61,18 +61,15 @@ func goRuntime() []Rule {
 // listeners are handed over) but may dial.
 func Gateway() []Rule {
 	rules := goRuntime()
-	for _, family := range []uint64{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX} {
-		rules = append(rules, allow("socket", "dialling upstreams and resolvers; host APIs may be unix sockets", eq(0, family)))
-	}
+	rules = append(rules, socketCalls()...)
 	rules = append(rules,
 		allow("accept4", "connections of clients"),
 		allow("connect", "upstreams, name servers"),
 		allow("bind", "Go binds UDP sockets of the resolver; TCP bind is refused by Landlock"),
 		allow("getsockname", "addresses for logs"),
 		allow("getpeername", "addresses for logs"),
-		allow("setsockopt", "keep-alive, no-delay"),
 		allow("getsockopt", "result of a non-blocking connect"),
-		allow("shutdown", "half-closed connections"),
+		allow("shutdown", "half-closed connections; closing the reading side would also end a listener, for all later gateways", eq(1, unix.SHUT_WR)),
 		allow("recvfrom", "sockets"),
 		allow("recvmsg", "the order socket brings descriptors; UDP of the resolver"),
 		allow("sendto", "sockets"),
@@ -100,7 +97,42 @@ func Gateway() []Rule {
 	)
 	// The black box of a shard is mapped here, shared and readable; so mmap of a file, not
 	// executable.
-	return append(rules, allow("mmap", "black boxes of shards, files", masked(2, unix.PROT_EXEC, 0)))
+	return append(rules, allow("mmap", "black boxes of shards, files", masked(2, unix.PROT_EXEC, 0), masked(3, mmapOdd, 0)))
+}
+
+// socketCalls name the sockets an HTTP server dials with, and the options it sets. The launcher's
+// listeners outlive a gateway, and so would a packet filter on one; protocols that nobody here
+// speaks are kernel code that nobody needs to reach.
+func socketCalls() (rules []Rule) {
+	const kind = 0xffffffff &^ (unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK)
+	for _, family := range []uint64{unix.AF_INET, unix.AF_INET6} {
+		for _, protocol := range []uint64{0, unix.IPPROTO_TCP} {
+			rules = append(rules, allow("socket", "dialling upstreams", eq(0, family), masked(1, kind, unix.SOCK_STREAM), eq(2, protocol)))
+		}
+		for _, protocol := range []uint64{0, unix.IPPROTO_UDP} {
+			rules = append(rules, allow("socket", "name servers", eq(0, family), masked(1, kind, unix.SOCK_DGRAM), eq(2, protocol)))
+		}
+	}
+	rules = append(rules, allow("socket", "host APIs may be unix sockets", eq(0, unix.AF_UNIX), masked(1, kind, unix.SOCK_STREAM), eq(2, 0)))
+	for _, o := range []struct {
+		level, name uint64
+		why         string
+	}{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, "Go keeps connections alive"},
+		{unix.SOL_SOCKET, unix.SO_LINGER, "aborting a connection"},
+		{unix.SOL_SOCKET, unix.SO_BROADCAST, "Go sets it on every UDP socket"},
+		{unix.SOL_SOCKET, unix.SO_SNDBUF, "buffers of a connection"},
+		{unix.SOL_SOCKET, unix.SO_RCVBUF, "buffers of a connection"},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, "Go sets it on every TCP connection"},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "Go keeps connections alive"},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "Go keeps connections alive"},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, "Go keeps connections alive"},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, "HTTP/2 gives up on silent peers"},
+		{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, "Go sets it on every IPv6 socket"},
+	} {
+		rules = append(rules, allow("setsockopt", o.why, eq(1, o.level), eq(2, o.name)))
+	}
+	return rules
 }
 
 // Bundler is the table of a bundler: it reads the one folder of its root and writes to a pipe.

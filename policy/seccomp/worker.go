@@ -62,18 +62,28 @@ func futexCalls() []Rule {
 	return rules
 }
 
+// Flags of mmap(2). Memory is private: shared, it would be shmem, for which
+// nobody here has a use. Huge pages come from a pool of the host that no memory cgroup counts; pages that
+// grow downwards are old and odd.
+const (
+	mmapType = 0x0f // MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE, MAP_DROPPABLE
+	mmapOdd  = unix.MAP_HUGETLB | unix.MAP_GROWSDOWN | unix.MAP_LOCKED
+	mmapMask = mmapType | mmapOdd | unix.MAP_ANONYMOUS
+	mmapWant = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
+)
+
 // memoryCalls is how a child gets memory. exec says whether pages may become executable.
 func memoryCalls(exec bool) []Rule {
 	var rules []Rule
 	if exec {
 		rules = append(rules,
 			allow("mprotect", "V8 makes the code of Wasm modules executable"),
-			allow("mmap", "anonymous memory, executable for Wasm; no file is open that could be mapped", masked(3, unix.MAP_ANONYMOUS, unix.MAP_ANONYMOUS)),
+			allow("mmap", "anonymous memory, executable for Wasm; no file is open that could be mapped", masked(3, mmapMask, mmapWant)),
 		)
 	} else {
 		rules = append(rules,
 			allow("mprotect", "V8's heap, malloc; never executable", masked(2, unix.PROT_EXEC, 0)),
-			allow("mmap", "anonymous memory, never executable", masked(2, unix.PROT_EXEC, 0), masked(3, unix.MAP_ANONYMOUS, unix.MAP_ANONYMOUS)),
+			allow("mmap", "anonymous memory, never executable", masked(2, unix.PROT_EXEC, 0), masked(3, mmapMask, mmapWant)),
 		)
 	}
 	rules = append(rules, refuse("mremap", uint16(unix.ENOMEM), "realloc of large blocks; glibc copies instead"))

@@ -68,7 +68,9 @@ func sweep(dir string) {
 		return
 	}
 	for _, path := range old {
-		pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(path), "bulkhead-"))
+		// bulkhead-PID, and on version 2 its children as neighbours: bulkhead-PID.worker-2.
+		number, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), "bulkhead-"), ".")
+		pid, err := strconv.Atoi(number)
 		if err != nil || errors.Is(unix.Kill(pid, 0), nil) {
 			continue
 		}

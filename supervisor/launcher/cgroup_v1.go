@@ -66,11 +66,14 @@ func (h *cgroup1Host) at(suffix string) cgroup1.Path {
 
 func (h *cgroup1Host) make(name string, s limits.Shard) (group, error) {
 	res := &specs.LinuxResources{}
+	if s.PIDs > 0 {
+		pids := int64(s.PIDs)
+		res.Pids = &specs.LinuxPids{Limit: &pids}
+	}
 	if s.Memory > 0 {
 		// Swap is not limited separately: accounting for it is a boot option on version 1.
-		limit, pids, shares := int64(s.Memory), int64(s.PIDs), uint64(max(2, s.CPUWeight*1024/100))
+		limit, shares := int64(s.Memory), uint64(max(2, s.CPUWeight*1024/100))
 		res.Memory = &specs.LinuxMemory{Limit: &limit}
-		res.Pids = &specs.LinuxPids{Limit: &pids}
 		res.CPU = &specs.LinuxCPU{Shares: &shares}
 	}
 	control, err := h.base.New(name, res)

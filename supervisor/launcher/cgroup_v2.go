@@ -64,16 +64,17 @@ func (h *cgroup2Host) make(name string, s limits.Shard) (group, error) {
 		return nil, fmt.Errorf("making %s: %w", title, err)
 	}
 	g := &cgroup2Group{host: h, control: control, title: title}
+	res := &cgroup2.Resources{}
+	if s.PIDs > 0 {
+		res.Pids = &cgroup2.Pids{Max: int64(s.PIDs)}
+	}
 	if s.Memory > 0 {
 		limit, weight, swap := int64(s.Memory), uint64(s.CPUWeight), int64(0)
-		err = control.Update(&cgroup2.Resources{
-			// No swap: secrets stay in memory, and a limit is a limit.
-			Memory: &cgroup2.Memory{Max: &limit, Swap: &swap},
-			Pids:   &cgroup2.Pids{Max: int64(s.PIDs)},
-			CPU:    &cgroup2.CPU{Weight: &weight},
-		})
+		// No swap: secrets stay in memory, and a limit is a limit.
+		res.Memory = &cgroup2.Memory{Max: &limit, Swap: &swap}
+		res.CPU = &cgroup2.CPU{Weight: &weight}
 	}
-	if err != nil {
+	if err := control.Update(res); err != nil {
 		return nil, errors.Join(fmt.Errorf("limits of %s: %w", title, err), g.remove())
 	}
 	return g, nil

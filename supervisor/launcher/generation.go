@@ -15,11 +15,17 @@ import (
 // startGateway begins a generation. Listeners are the same for all of them, so connections that
 // come in between wait in the backlog.
 func (l *launcher) startGateway() error {
+	if err := l.mendListeners(); err != nil {
+		l.failure = fmt.Errorf("launcher: %w", err)
+		l.finish()
+		return failed("listeners", err)
+	}
 	l.generation++
 	b, err := newBirth(namespaces.Gateway)
 	if err != nil {
 		return failed("descriptors", err)
 	}
+	b.shard.PIDs = namespaces.GatewayPIDs
 	var ours int
 	theirs, err := b.socketPair(unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK, &ours)
 	if err != nil {

@@ -103,6 +103,12 @@ func (r *running) text() string {
 // start runs a launcher whose children are the given binary.
 func start(t *testing.T, m mode, child string, args ...string) *running {
 	t.Helper()
+	return startAs(t, m, child, nil, args...)
+}
+
+// startAs is start with the last word on how the command runs.
+func startAs(t *testing.T, m mode, child string, adjust func(*exec.Cmd), args ...string) *running {
+	t.Helper()
 	dir, err := os.MkdirTemp(built.dir, "run")
 	if err != nil {
 		t.Fatal(err)
@@ -128,6 +134,9 @@ func start(t *testing.T, m mode, child string, args ...string) *running {
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if m.uid != uint32(os.Getuid()) {
 		r.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: m.uid, Gid: m.uid}
+	}
+	if adjust != nil {
+		adjust(r.cmd)
 	}
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -16,10 +16,13 @@ import (
 
 // kernel is what the probe found.
 type kernel struct {
-	landlock   int  // ABI, 0 if absent
-	mdwe       bool // PR_SET_MDWE, Linux 6.3
-	inspect    bool // ptrace of one's own children
-	ownFilters int  // seccomp filters the launcher itself runs under (in a container)
+	landlock int  // ABI, 0 if absent
+	mdwe     bool // PR_SET_MDWE, Linux 6.3
+	inspect  bool // ptrace of one's own children
+	// ownProcesses: RLIMIT_NPROC counts in the user namespace of the limited process (Linux 5.14),
+	// not all processes of the host that share its uid.
+	ownProcesses bool
+	ownFilters   int // seccomp filters the launcher itself runs under (in a container)
 }
 
 // landlockScopes is the ABI that brought the scopes (Linux 6.12).
@@ -43,6 +46,7 @@ func (l *launcher) stepKernel() error {
 	} else {
 		return &Missing{What: "Seccomp_filters in /proc/PID/status", Reason: err.Error(), Remedy: "a kernel of 5.9 or newer with CONFIG_SECCOMP_FILTER"}
 	}
+	l.kernel.ownProcesses = l.root || atLeast(5, 14)
 	if err := l.probeLandlock(); err != nil {
 		return err
 	}
@@ -64,6 +68,20 @@ func (l *launcher) stepKernel() error {
 }
 
 const prGetMDWE = 66 // PR_GET_MDWE
+
+// atLeast compares the version of the kernel. Features are tried, not looked up; this is for
+// changes of meaning that cannot be tried.
+func atLeast(major, minor int) bool {
+	var u unix.Utsname
+	var ma, mi int
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	if n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &ma, &mi); n != 2 {
+		return false
+	}
+	return ma > major || ma == major && mi >= minor
+}
 
 // probeCalls tries the system calls without which nothing here works.
 func (l *launcher) probeCalls() error {

@@ -64,6 +64,7 @@ type launcher struct {
 	nextStart  time.Time // when the gateway may be started again
 	crashes    int       // gateway deaths in a row without a long life
 	drainBy    time.Time // zero: not draining
+	lastBeat   time.Time // when a heartbeat was last passed on
 	stop       bool
 	failure    error
 }

@@ -17,6 +17,7 @@ type listener struct {
 	addr string // for people; the path of a unix socket
 	fd   int
 	unix bool // bound by us to a path that must go
+	ours bool // bound by us, not by the service manager
 }
 
 func (s *listener) remove() {
@@ -42,6 +43,7 @@ func (l *launcher) stepListeners() error {
 		if err != nil {
 			return fmt.Errorf("--listen %q: %w", a, err)
 		}
+		s.ours = true
 		l.listen = append(l.listen, s)
 		l.logf("listening on %s", s.addr)
 	}
@@ -78,6 +80,53 @@ func activatedListeners() ([]listener, error) {
 		list = append(list, listener{name: name, addr: addr, fd: fd})
 	}
 	return list, nil
+}
+
+// mendListeners undoes what a dead gateway may have done to the sockets it shared with its
+// successors: connect(2) with no address ends a TCP listener, shutdown(2) any.
+func (l *launcher) mendListeners() error {
+	for i := range l.listen {
+		s := &l.listen[i]
+		if err := unix.SetNonblock(s.fd, true); err != nil {
+			return fmt.Errorf("listener %s: %w", s.addr, err)
+		}
+		if s.intact() {
+			continue
+		}
+		l.logf("the listener on %s was spoilt by the last gateway", s.addr)
+		if unix.Listen(s.fd, backlog) == nil && s.intact() {
+			continue
+		}
+		if !s.ours {
+			return fmt.Errorf("the listener on %s is beyond repair; restart the socket unit", s.addr)
+		}
+		unix.Close(s.fd)
+		addr := s.addr
+		if s.unix {
+			addr = "unix:" + addr
+		}
+		fresh, err := bind(addr)
+		if err != nil {
+			return fmt.Errorf("the listener on %s: %w", s.addr, err)
+		}
+		fresh.ours, fresh.name = true, s.name
+		*s = fresh
+	}
+	return nil
+}
+
+// intact: it listens, where it did at first, and has not been shut down.
+func (s *listener) intact() bool {
+	listens, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil || listens != 1 {
+		return false
+	}
+	if addr, err := boundTo(s.fd); err != nil || addr != s.addr {
+		return false
+	}
+	p := []unix.PollFd{{Fd: int32(s.fd)}}
+	_, err = unix.Poll(p, 0)
+	return err == nil && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) == 0
 }
 
 // bind understands numbers only: the launcher resolves no names.
@@ -149,14 +198,23 @@ func bindTCP(ap netip.AddrPort) (int, error) {
 	return fd, nil
 }
 
-// bindUnix replaces a socket that nobody listens on any more; a living one is left alone.
+// bindUnix replaces a socket that nobody listens on any more; a living one is left alone, and so
+// is whatever is no socket. bind(2) copies the mode of the socket's own inode, less the umask:
+// chmod(2) afterwards would follow a link put there meanwhile by the owner of the directory.
 func bindUnix(path string, mode uint32) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
 	}
+	defer unix.Umask(unix.Umask(0))
 	sa := &unix.SockaddrUnix{Name: path}
-	err = unix.Bind(fd, sa)
+	if err = unix.Fchmod(fd, mode); err == nil {
+		err = unix.Bind(fd, sa)
+	}
+	var st unix.Stat_t
+	if err == unix.EADDRINUSE && unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		err = errors.New("exists and is no socket")
+	}
 	if err == unix.EADDRINUSE {
 		if err = unix.Connect(fd, sa); err == unix.ECONNREFUSED {
 			if err = os.Remove(path); err == nil {
@@ -165,9 +223,6 @@ func bindUnix(path string, mode uint32) (int, error) {
 		} else {
 			err = fmt.Errorf("somebody serves on %s: %w", path, unix.EADDRINUSE)
 		}
-	}
-	if err == nil {
-		err = unix.Chmod(path, mode)
 	}
 	if err == nil {
 		err = unix.Listen(fd, backlog)

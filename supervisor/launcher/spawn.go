@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -233,6 +234,9 @@ func (l *launcher) bear(b *birth, folder ...source) (c *child, err error) {
 		return c, failed("clone", l.explainClone(err))
 	}
 	l.children[c.id] = c
+	if l.stop {
+		l.finish() // clone could not bring this thread home: nobody lives on beside that
+	}
 	return c, nil
 }
 
@@ -314,6 +318,9 @@ func (l *launcher) instruct(b *birth) error {
 // rlimits of a child, cut to the hard limits that the launcher itself runs under.
 func (l *launcher) rlimits(b *birth) []namespaces.Rlimit {
 	list := namespaces.Rlimits(b.role, b.shard)
+	if !l.kernel.ownProcesses {
+		list = slices.DeleteFunc(list, func(r namespaces.Rlimit) bool { return r.Resource == unix.RLIMIT_NPROC })
+	}
 	for i := range list {
 		var now unix.Rlimit
 		if unix.Getrlimit(list[i].Resource, &now) == nil && now.Max < list[i].Value {
@@ -327,7 +334,7 @@ func (l *launcher) enclose(b *birth, c *child) (err error) {
 	if l.cgroups == nil {
 		return nil
 	}
-	// The gateway is not limited: it is ours, and its death is everybody's.
+	// The gateway's memory is not limited: it is ours, and its death is everybody's.
 	c.group, err = l.cgroups.make(fmt.Sprintf("%v-%d", b.role, c.id), b.shard)
 	return err
 }

@@ -25,6 +25,7 @@ type step struct {
 func startSteps() []step {
 	return []step{
 		{"descriptors", "marks every inherited descriptor close-on-exec, so that no child inherits one by accident", (*launcher).stepDescriptors},
+		{"stderr", "opens standard error anew, for writing only, where it is a terminal, a file or a pipe: the gateway shares it", (*launcher).stepStderr},
 		{"mode", "decides between root (a uid per child) and rootless (one map of the invoking user)", (*launcher).stepMode},
 		{"kernel", "probes for what the seal needs; stops with feature, reason and remedy", (*launcher).stepKernel},
 		{"namespaces", "notes the inodes of its own namespaces: no child may be in one of them", (*launcher).stepNamespaces},
@@ -43,6 +44,22 @@ func startSteps() []step {
 func (l *launcher) stepDescriptors() error {
 	if err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return &Missing{What: "close_range(2)", Reason: err.Error(), Remedy: "a kernel of 5.11 or newer"}
+	}
+	return nil
+}
+
+// stepStderr keeps the gateway, which writes to the same standard error, from reading what the
+// operator types, from overwriting what a log file holds, and from the flags that the shell's
+// descriptor shares. A socket (journald) cannot be opened anew and cannot be read back either; a
+// terminal of another user cannot be opened, and stays as it is.
+func (l *launcher) stepStderr() error {
+	fd, err := unix.Open("/proc/self/fd/2", unix.O_WRONLY|unix.O_APPEND|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	if err := unix.Dup3(fd, 2, 0); err != nil {
+		return fmt.Errorf("dup3: %w", err)
 	}
 	return nil
 }
@@ -179,7 +196,12 @@ func (l *launcher) openData() error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("--data: %w", err)
 	}
-	s, err := openSource(dir)
+	// No link: who may write to --data need not be who may choose what root gives away.
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("--data: %q must be a directory: %w", dir, err)
+	}
+	s, err := fromFD(fd)
 	if err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"bulkhead/policy/namespaces"
 	"bulkhead/supervisor/launcher/orders"
@@ -35,6 +36,9 @@ func orderTable() []order {
 
 // errBreach is wrapped by every error that ends a generation.
 var errBreach = errors.New("breach of the order protocol")
+
+// beatGap is the least time between two heartbeats that are passed on. WatchdogSec is far longer.
+const beatGap = time.Second
 
 // maxBatch bounds the orders handled before the loop looks at everything else again.
 const maxBatch = 64
@@ -101,7 +105,11 @@ func (l *launcher) orderReady(orders.Order) error {
 }
 
 func (l *launcher) orderHeartbeat(orders.Order) error {
-	l.notify("WATCHDOG=1")
+	// The service manager is everybody's: what the gateway says reaches it once a second at most.
+	if now := time.Now(); now.Sub(l.lastBeat) >= beatGap {
+		l.lastBeat = now
+		l.notify("WATCHDOG=1")
+	}
 	return nil
 }
 
@@ -209,23 +217,27 @@ func (l *launcher) handOver(c *child) {
 	c.hand = nil
 }
 
+// handOverAdmin drops the connection where the queue is full: operators who come in crowds are no
+// reason to end a gateway.
 func (l *launcher) handOverAdmin(fd int, uid uint32) error {
-	l.report(orders.Report{Kind: orders.ReportAdminConn, UID: uid, FDs: 1}, fd)
-	return nil
+	return l.send(orders.Report{Kind: orders.ReportAdminConn, UID: uid, FDs: 1}, fd)
 }
 
 // report sends one message. A gateway that does not read its reports is not waited for.
 func (l *launcher) report(r orders.Report, fds ...int) {
+	if err := l.send(r, fds...); err != nil && l.gateway != nil {
+		l.gateway.killFor("does not take its reports: %v", err)
+	}
+}
+
+func (l *launcher) send(r orders.Report, fds ...int) error {
 	if l.orders < 0 {
-		return
+		return nil
 	}
 	b := r.Encode()
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	err := unix.Sendmsg(l.orders, b[:], rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-	if err != nil && l.gateway != nil {
-		l.gateway.killFor("does not take its reports: %v", err)
-	}
+	return unix.Sendmsg(l.orders, b[:], rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }

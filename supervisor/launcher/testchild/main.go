@@ -12,11 +12,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"bulkhead/policy/namespaces"
 	"bulkhead/policy/seccomp"
@@ -76,6 +78,24 @@ func native(args []string) string {
 			b[i] = 1
 		}
 		return "hogged"
+	case "threads":
+		n, _ := strconv.Atoi(args[1])
+		var up sync.WaitGroup
+		for range n {
+			up.Add(1)
+			go func() {
+				runtime.LockOSThread()
+				up.Done()
+				select {}
+			}()
+		}
+		up.Wait()
+		return "started"
+	case "disconnect": // connect(2) with AF_UNSPEC
+		fd, _ := strconv.Atoi(args[1])
+		var none syscall.RawSockaddr
+		_, _, errno := syscall.Syscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&none)), unsafe.Sizeof(none))
+		return strconv.Itoa(int(errno))
 	case "syscall":
 		var v [7]uintptr
 		for i, a := range args[1:] {
