@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"testing"
 )
 
@@ -50,5 +51,28 @@ func BenchmarkChunk(b *testing.B) {
 		if t := get(i, 1); t.Status != OK {
 			b.Fatal(t.Status)
 		}
+	}
+}
+
+// What a tenant floods the output with is gone once it is read: idle tenants would otherwise hold
+// 33 MiB each outside their memory limit.
+func TestLargeOutputIsGivenBack(t *testing.T) {
+	locked(t)
+	const src = `export default { fetch() { const s = "x".repeat(50000); try { for (;;) log(s); } catch {} return "ok" } }`
+	get(load(t, src), 1) // V8's and malloc's own growth
+	before := rss(t)
+	for range 4 {
+		i := load(t, src)
+		turn := get(i, 1)
+		if len(turn.out) < 30<<20 {
+			t.Fatalf("only %d bytes of output", len(turn.out))
+		}
+		i.Done(&turn)
+		if n := len(slices.Collect(turn.Records())); n != 0 {
+			t.Errorf("%d records after Done", n)
+		}
+	}
+	if grown := rss(t) - before; grown > 48<<20 {
+		t.Errorf("four idle tenants hold %d MiB", grown>>20)
 	}
 }

@@ -174,6 +174,15 @@ func (i *Isolate) OpResult(nowMs float64, op uint32, ok bool, meta string, data 
 	return turn(i.native.OpResult(nowMs, op, ok, meta, data))
 }
 
+// Done says that t, the last turn, has been read: its records are gone. A large output is given
+// back now, because a tenant's next turn may be hours away and this memory counts against nobody.
+func (i *Isolate) Done(t *Turn) {
+	if len(t.out) > keepOutput {
+		i.native.DropOutput()
+	}
+	t.out = nil
+}
+
 // Terminate stops the turn that is running and reports whether there was one: nothing is
 // remembered for the next. It may be called from any thread, also after Dispose. V8 drops the
 // microtasks that were waiting, so other invocations of the isolate may be left without one.

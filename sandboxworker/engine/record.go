@@ -16,7 +16,7 @@ type TurnStatus uint8
 // The statuses. After OutOfMemory and Fatal the isolate must be disposed of.
 const (
 	OK          TurnStatus = native.OK
-	Terminated  TurnStatus = native.Terminated  // by Terminate; the isolate can go on
+	Terminated  TurnStatus = native.Terminated  // by Terminate; pending microtasks are lost, code was cut anywhere
 	OutOfMemory TurnStatus = native.OutOfMemory // the tenant passed its memory limit
 	Fatal       TurnStatus = native.Fatal       // the isolate was not usable
 )
@@ -47,6 +47,9 @@ type Turn struct {
 
 	out []byte
 }
+
+// keepOutput is how much output an isolate keeps until its next turn overwrites it.
+const keepOutput = 64 << 10
 
 // RecordKind says which fields of a Record count.
 type RecordKind uint8

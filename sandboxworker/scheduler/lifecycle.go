@@ -78,12 +78,7 @@ func (x *executor) quietTurn(t *tenant, inv *invocation, out *engine.Turn, f fun
 		budget = t.limits.startupCPU
 	}
 	*out = x.enter(t, inv, budget, f)
-	for r := range out.Records() {
-		x.record(t, &r)
-	}
-	x.s.mu.Lock()
-	x.s.setTimer(t, out.NextTimerMs, out.NextTimerInv)
-	x.s.mu.Unlock()
+	x.records(t, out)
 }
 
 func engineLimits(l *tenantLimits) engine.Limits {

@@ -25,12 +25,7 @@ func (s *Scheduler) send(fill func(*ipc.Batch)) {
 // after deals with what a turn said and how it ended. It reports whether the isolate is still
 // there.
 func (x *executor) after(t *tenant, inv *invocation, out *engine.Turn) bool {
-	for r := range out.Records() {
-		x.record(t, &r)
-	}
-	x.s.mu.Lock()
-	x.s.setTimer(t, out.NextTimerMs, out.NextTimerInv)
-	x.s.mu.Unlock()
+	x.records(t, out)
 	switch out.Status {
 	case engine.OK:
 		return true
@@ -42,6 +37,17 @@ func (x *executor) after(t *tenant, inv *invocation, out *engine.Turn) bool {
 		x.giveUp(t, gen.Outcome_internalError, "the isolate could not go on")
 	}
 	return t.iso != nil
+}
+
+// records deals with what a turn said.
+func (x *executor) records(t *tenant, out *engine.Turn) {
+	for r := range out.Records() {
+		x.record(t, &r)
+	}
+	t.iso.Done(out)
+	x.s.mu.Lock()
+	x.s.setTimer(t, out.NextTimerMs, out.NextTimerInv)
+	x.s.mu.Unlock()
 }
 
 // terminated: the watchdog stopped the turn. What it was running for ends, and the isolate with

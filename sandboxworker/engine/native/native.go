@@ -147,6 +147,9 @@ func (i Isolate) Usage() (heap, external, limit uint64) {
 	return uint64(u.heap_bytes), uint64(u.external_bytes), uint64(u.limit_bytes)
 }
 
+// DropOutput wipes and gives back the output of the last turn.
+func (i Isolate) DropOutput() { C.bh_drop_output(i.p) }
+
 // SetLimits is called once, before Load.
 func (i Isolate) SetLimits(memory uint64, eval, wasm bool, timers uint32) {
 	C.bh_set_limits(i.p, C.uint64_t(memory), flag(eval), flag(wasm), C.uint32_t(timers))

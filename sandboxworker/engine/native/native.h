@@ -20,7 +20,7 @@ typedef struct bh_allocator bh_allocator;
 // How a turn ended.
 enum {
   BH_OK = 0,
-  BH_TERMINATED = 1,     // bh_terminate stopped it; the isolate can go on
+  BH_TERMINATED = 1,     // bh_terminate stopped it; pending microtasks are lost
   BH_OUT_OF_MEMORY = 2,  // the tenant passed its memory limit; dispose of the isolate
   BH_FATAL = 3,          // the isolate is not usable (not loaded, or after out of memory)
 };
@@ -118,6 +118,9 @@ void bh_add_module(bh_isolate* i, const char* name, size_t name_len, uint8_t kin
 void bh_add_env(bh_isolate* i, const char* name, size_t name_len, int json, const char* value,
                 size_t value_len);
 bh_turn* bh_load(bh_isolate* i, double now_ms, const char* main_name, size_t main_len);
+
+// Wipe and give back the output of the last turn, which is read. Otherwise the next turn does.
+void bh_drop_output(bh_isolate* i);
 
 // ---- turns (turn.cc). Each delivers one event, runs microtasks dry and collects the output.
 

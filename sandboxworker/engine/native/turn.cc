@@ -204,6 +204,12 @@ using bulkhead::CallHandler;
 
 extern "C" {
 
+void bh_drop_output(bh_isolate* i) {
+  i->out.Wipe();
+  i->turn.out = nullptr;
+  i->turn.out_len = 0;
+}
+
 bh_turn* bh_request(bh_isolate* i, double now_ms, uint32_t inv, const char* method,
                     size_t method_len, const char* url, size_t url_len, const void* headers,
                     size_t headers_len, uint8_t body_mode, const void* body, size_t body_len,
