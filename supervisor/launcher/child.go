@@ -36,6 +36,7 @@ type child struct {
 	group   group // nil: accepted degradation
 	state   progress
 	born    time.Time
+	told    time.Time // when its usage was last reported
 	want    expectation
 	passes  verification
 	next    time.Time // verifying: when to look again

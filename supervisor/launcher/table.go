@@ -3,7 +3,10 @@ package launcher
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"bulkhead/policy/namespaces"
@@ -109,8 +112,50 @@ func (l *launcher) orderHeartbeat(orders.Order) error {
 	if now := time.Now(); now.Sub(l.lastBeat) >= beatGap {
 		l.lastBeat = now
 		l.notify("WATCHDOG=1")
+		l.reportUsage()
 	}
 	return nil
+}
+
+// reportUsage tells the gateway what each shard holds: it cannot see other processes, and a shard's
+// own word counts for nothing. A few at a time, the longest untold first, so that what matters more
+// never finds the socket full; for the same reason a full socket is no fault here.
+func (l *launcher) reportUsage() {
+	var due []*child
+	for _, c := range l.children {
+		if c.role == namespaces.Worker && c.state == live {
+			due = append(due, c)
+		}
+	}
+	slices.SortFunc(due, func(a, b *child) int { return a.told.Compare(b.told) })
+	for _, c := range due[:min(len(due), usageBatch)] {
+		rss, ok := residentBytes(c.pid)
+		if !ok {
+			continue
+		}
+		if l.send(orders.Report{Kind: orders.ReportUsage, Child: c.id, PID: int32(c.pid), Seq: rss}) != nil {
+			return
+		}
+		c.told = time.Now()
+	}
+}
+
+// usageBatch bounds the usage reports of one heartbeat.
+const usageBatch = 32
+
+// residentBytes reads the second field of /proc/PID/statm, in pages (proc_pid_statm(5)). The child
+// is not reaped before this thread does it, so the pid is still its own.
+func residentBytes(pid int) (uint64, bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, false
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 2 {
+		return 0, false
+	}
+	pages, err := strconv.ParseUint(f[1], 10, 64)
+	return pages * uint64(os.Getpagesize()), err == nil
 }
 
 func (l *launcher) orderShard(o orders.Order) error {

@@ -51,6 +51,7 @@ type Process struct {
 	Stderr   *os.File
 	Exited   <-chan orders.Exit // one value
 	Kill     func() error       // SIGKILL; no error if it is gone
+	RSS      func() uint64      // resident bytes as the kernel told the launcher lately, 0 if not yet
 }
 
 // Spawn makes one shard. onViolation is to be called at most once, when the shard breaks the
@@ -72,7 +73,7 @@ func FromLauncher(c *orders.Client, wire limits.Wire) Spawn {
 			return Process{}, nil, fmt.Errorf("connect to shard %d: %w", child.ID, err)
 		}
 		return Process{ID: child.ID, PID: child.PID, BlackBox: child.BlackBox, Stderr: child.Stderr,
-			Exited: child.Exited(), Kill: child.Kill}, conn, nil
+			Exited: child.Exited(), Kill: child.Kill, RSS: child.RSS}, conn, nil
 	}
 }
 

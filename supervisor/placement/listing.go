@@ -24,7 +24,7 @@ type ShardInfo struct {
 	Sealed     bool     `json:"sealed"` // always: the launcher hands over nothing else
 	Tenants    []string `json:"tenants"`
 	Isolates   int      `json:"isolates"`  // as the shard claims, ready ones included; -1 if it did not say
-	RSSBytes   *uint64  `json:"rssBytes"`  // null: nobody here can see it; see HeapBytes
+	RSSBytes   *uint64  `json:"rssBytes"`  // as the kernel told the launcher a few seconds ago; null before that
 	HeapBytes  uint64   `json:"heapBytes"` // JS heaps and buffers of all its tenants, as the shard claims
 	AgeSeconds float64  `json:"ageSeconds"`
 	Spare      bool     `json:"spare"`
@@ -46,6 +46,9 @@ func (p *Pool) Shards(ctx context.Context) []ShardInfo {
 	for _, s := range p.shards {
 		i := ShardInfo{ID: s.proc.ID, PID: s.proc.PID, Class: "default", Profile: s.profile.String(), Cordon: "default", Sealed: true,
 			Tenants: []string{}, Isolates: -1, AgeSeconds: time.Since(s.born).Seconds(), Spare: !s.used}
+		if rss := s.proc.RSS(); rss > 0 {
+			i.RSSBytes = &rss
+		}
 		for _, pl := range s.hosted {
 			i.Tenants = append(i.Tenants, pl.v.Tenant)
 		}

@@ -123,7 +123,7 @@ func outcomes(m map[string]uint64) string {
 
 func shardsCommand() *cobra.Command {
 	return listing("shards", "List the worker processes of a running host", "/v1/shards",
-		[]string{"SHARD", "PID", "PROFILE", "SEALED", "TENANTS", "ISOLATES", "HEAP", "AGE", "HOSTS"},
+		[]string{"SHARD", "PID", "PROFILE", "SEALED", "TENANTS", "ISOLATES", "MEMORY", "HEAP", "AGE", "HOSTS"},
 		func(s shardRow) []string {
 			hosts := strings.Join(s.Tenants[:min(6, len(s.Tenants))], " ")
 			if len(s.Tenants) > 6 {
@@ -132,8 +132,12 @@ func shardsCommand() *cobra.Command {
 			if s.Spare {
 				hosts = "(spare)"
 			}
+			memory := "" // not told yet
+			if s.RSSBytes != nil {
+				memory = megabytes(*s.RSSBytes)
+			}
 			return []string{strconv.FormatUint(uint64(s.ID), 10), strconv.Itoa(s.PID), s.Profile, yesNo(s.Sealed), strconv.Itoa(len(s.Tenants)),
-				strconv.Itoa(s.Isolates), megabytes(s.HeapBytes), seconds(s.AgeSeconds), hosts}
+				strconv.Itoa(s.Isolates), memory, megabytes(s.HeapBytes), seconds(s.AgeSeconds), hosts}
 		}, "no worker processes")
 }
 

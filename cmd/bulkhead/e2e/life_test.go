@@ -115,6 +115,21 @@ func TestKilledGatewayIsRestarted(t *testing.T) {
 	}
 }
 
+// What `bulkhead shards` says of a shard's memory is what the kernel says.
+func TestShardsShowTheirMemory(t *testing.T) {
+	h := hosttest.Start(t, hosttest.Options{Tenants: map[string]hosttest.Files{"a": hosttest.Worker(slow)}})
+	h.Get("a", "/")
+	hosttest.Eventually(t, 15*time.Second, "each shard's memory is told, within a factor of two", func() bool {
+		shards := h.Shards()
+		for _, s := range shards {
+			if real := hosttest.RSS(s.PID); s.RSSBytes < real/2 || s.RSSBytes > 2*real {
+				return false
+			}
+		}
+		return len(shards) > 0
+	})
+}
+
 // leftovers are the things a host must not leave behind.
 func leftovers(h *hosttest.Host, pids []int) (out []string) {
 	for _, pid := range pids {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"bulkhead/policy/seccomp"
@@ -55,7 +56,12 @@ type Child struct {
 
 	client *Client
 	exited chan Exit
+	rss    atomic.Uint64
 }
+
+// RSS is the child's resident memory in bytes as the kernel last told the launcher, which reports
+// it every few seconds; 0 before the first report.
+func (c *Child) RSS() uint64 { return c.rss.Load() }
 
 // Exit says how a child ended, as the kernel told the launcher.
 type Exit struct {
@@ -264,6 +270,12 @@ func (c *Client) handle(r Report, fds []*os.File) error {
 		child.exited <- Exit{Code: int(r.Code), Signal: r.Signal, Syscall: r.Syscall,
 			SyscallReason: r.Step, Detail: r.Detail, Stopped: r.Stopped}
 		close(child.exited)
+	case ReportUsage:
+		c.mu.Lock()
+		if child := c.children[r.Child]; child != nil {
+			child.rss.Store(r.Seq)
+		}
+		c.mu.Unlock()
 	case ReportAdminConn:
 		if len(fds) != 1 {
 			return fmt.Errorf("%w: admin connection with %d fds", ErrMalformed, len(fds))

@@ -139,6 +139,7 @@ const (
 	ReportExited    ReportKind = 3 // Child, Code, Signal, Syscall, Stopped, Step (reason), Detail
 	ReportAdminConn ReportKind = 4 // UID; one fd
 	ReportDrain     ReportKind = 5 // stop accepting, finish, exit
+	ReportUsage     ReportKind = 6 // Child; Seq is its resident memory in bytes. After a heartbeat, some at a time
 )
 
 // Flags of a report.
