@@ -8,8 +8,8 @@
 // through a transform, so a slow reader slows the upload down and nothing piles up in between.
 //
 // What bounds the size is CPU time, not memory: under the preset "standard" an invocation has
-// 50 ms, enough for some ten megabytes here. Operators give such a tenant more in their policy:
-// tenants: {upload: {limits: {cpu: 5s}}}
+// 50 ms, and 2 ms more for each megabyte that is moved in or out. Operators give a tenant that
+// does more with its bytes more time in their policy: tenants: {upload: {limits: {cpu: 5s}}}
 
 /**
  * ASCII upper case in place, four bytes at a time; everything else stays, whatever its encoding.

@@ -57,6 +57,7 @@ type indexRow struct {
 
 type indexData struct {
 	Host    string
+	Address string // of any worker, with NAME for its id
 	Rows    []indexRow
 	Shards  int
 	Spares  int
@@ -100,7 +101,7 @@ func (s *Server) indexData(host string) indexData {
 		suffix += ":" + port
 	}
 	g := s.opt.Pool.Gauges()
-	d := indexData{Host: host, Shards: g.Shards, Spares: g.Spares, Loaded: g.TenantsLoaded}
+	d := indexData{Host: host, Address: s.opt.Scheme + "://NAME" + suffix, Shards: g.Shards, Spares: g.Spares, Loaded: g.TenantsLoaded}
 	where := s.opt.Pool.Tenants()
 	for _, t := range s.opt.Tenants() {
 		row := indexRow{ID: t.ID, URL: s.opt.Scheme + "://" + t.ID + suffix + "/", Routes: t.Routes, State: "idle", Label: "starts at its first request"}
