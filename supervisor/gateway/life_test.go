@@ -268,6 +268,12 @@ func TestIndex(t *testing.T) {
 		v.Err = &tenants.StartError{Tenant: "broken", Step: tenants.StepBundle, Diagnostics: []tenants.Diagnostic{{File: "w.js", Line: 1, Message: "no <b>"}}}
 	})
 	f.request("GET", "/info", nil)
+	// A request is counted when its outcome is known, which may be after its answer.
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if _, page := f.request("GET", "/", nil, host("localhost")); strings.Contains(page, "1 request<") {
+			break
+		}
+	}
 	for _, name := range []string{"localhost", "127.0.0.1", "LOCALHOST:80", "[::1]:80"} {
 		resp, body := f.request("GET", "/", nil, host(name))
 		if resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") || resp.Header.Get(headerRequestID) == "" {
