@@ -82,6 +82,12 @@ run: build examples ## serve the examples on 127.0.0.1:8080
 test: build examples ## run the whole test suite
 	$(GO) test -timeout 15m ./...
 
+# V8 and Go have their own ideas of faults and signal stacks, and V8's static data counts as leaks.
+.PHONY: asan
+asan: setup ## test the C++ under AddressSanitizer
+	CGO_CXXFLAGS="-g -O1 -fsanitize=address" ASAN_OPTIONS=detect_leaks=0:handle_segv=0:use_sigaltstack=0 \
+	  $(GO) test -asan -count=1 ./sandboxworker/engine ./sandboxworker/runtime
+
 .PHONY: bench
 bench: build ## measure this host against its peers, interleaved
 	$(call apt,wrk,command -v wrk)

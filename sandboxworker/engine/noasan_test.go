@@ -1,0 +1,5 @@
+//go:build !asan
+
+package engine
+
+const underASan = false
