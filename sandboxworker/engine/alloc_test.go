@@ -64,7 +64,8 @@ func TestLargeOutputIsGivenBack(t *testing.T) {
 	const src = `export default { fetch() { const s = "x".repeat(50000); try { for (;;) log(s); } catch {} return "ok" } }`
 	get(load(t, src), 1) // V8's and malloc's own growth
 	before := rss(t)
-	for range 4 {
+	// The output alone would be 8 × 33 MiB; V8's own young generations are some 13 MiB each.
+	for range 8 {
 		i := load(t, src)
 		turn := get(i, 1)
 		if len(turn.out) < 30<<20 {
@@ -75,7 +76,7 @@ func TestLargeOutputIsGivenBack(t *testing.T) {
 			t.Errorf("%d records after Done", n)
 		}
 	}
-	if grown := rss(t) - before; grown > 48<<20 {
-		t.Errorf("four idle tenants hold %d MiB", grown>>20)
+	if grown := rss(t) - before; grown > 200<<20 {
+		t.Errorf("eight idle tenants hold %d MiB", grown>>20)
 	}
 }
