@@ -65,6 +65,7 @@ type Conn struct {
 	data    *os.File
 	rpc     *rpc.Conn
 	shard   gen.Shard
+	dialed  chan struct{} // closed when rpc and shard are set
 	closed  chan struct{}
 	running sync.WaitGroup
 
@@ -96,6 +97,7 @@ func Dial(control, data *os.File, opt Options) (*Conn, error) {
 	c := &Conn{
 		opt:     opt,
 		data:    df,
+		dialed:  make(chan struct{}),
 		closed:  make(chan struct{}),
 		streams: make(map[uint64]*Stream),
 		tenants: make(map[uint32]*tenant),
@@ -174,6 +176,8 @@ func (c *Conn) fail(err error) {
 		c.w.stop()
 		c.data.Close()
 		c.goRun(func() {
+			// A shard can break the protocol before dialControl has returned.
+			<-c.dialed
 			// In this order: releasing a bootstrap capability waits for its answer, which
 			// closing turns into an error.
 			c.rpc.Close()

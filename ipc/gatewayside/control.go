@@ -107,12 +107,22 @@ type TenantStats struct {
 // dialControl starts RPC on the control socket.
 func (c *Conn) dialControl(f *os.File) {
 	codec := ipc.NewControlCodec(f, ipc.ControlBytesFromShard)
-	g := newGuard(rpc.NewTransport(codec), func(err error) { c.goRun(func() { c.fail(err) }) })
+	// The library ends as soon as a message is refused; which goroutine then comes first must not
+	// decide whether a breach of the protocol counts as one.
+	var breach atomic.Pointer[error]
+	g := newGuard(rpc.NewTransport(codec), func(err error) {
+		breach.CompareAndSwap(nil, &err)
+		c.goRun(func() { c.fail(err) })
+	})
 	c.rpc = rpc.NewConn(g, nil)
 	c.shard = gen.Shard(c.rpc.Bootstrap(context.Background()))
+	close(c.dialed)
 	c.goRun(func() {
 		select {
 		case <-c.rpc.Done():
+			if err := breach.Load(); err != nil {
+				c.fail(*err)
+			}
 			c.fail(fmt.Errorf("control channel: %w", ErrPeerGone))
 		case <-c.closed:
 		}

@@ -277,3 +277,24 @@ func FuzzControlBytes(f *testing.F) {
 		}
 	})
 }
+
+// A shard that has broken the protocol before it is dialled ends its connection, not the gateway:
+// the first message is judged while the connection is still being made.
+func TestViolationWhileDialling(t *testing.T) {
+	for range 200 {
+		pair := ipctest.NewPair(t)
+		peer := ipctest.NewPeer(t, pair)
+		unix.Write(peer.Control, []byte("garbage garbage garbage"))
+		conn, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		within(t, "violation", conn.Closed())
+		var v *ipc.ViolationError
+		if !errors.As(conn.Err(), &v) {
+			t.Errorf("ended with %v", conn.Err())
+		}
+		conn.Close()
+		pair.Shutdown()
+	}
+}
