@@ -10,10 +10,12 @@ interface Shard {
   # Implemented by the worker, called by the gateway.
 
   load @0 (tenant :UInt32, bundle :Bundle, env :List(EnvVar), limits :TenantLimits,
-           host :TenantHost) -> (result :LoadResult);
+           host :TenantHost, codeCache :Data) -> (result :LoadResult);
   # Compile and start a tenant's code in an isolate of its own. `tenant` is a handle of the
   # gateway's choosing, unique for this shard's life. `host` is all the tenant's isolate can
   # reach; it is released on evict. A tenant whose code is wrong is an answer, not an error.
+  # `codeCache` is what codeCache() gave for the same bundle, or empty. V8 takes it for its own
+  # work without proof, so it never comes from a shard that another tenant has been in.
 
   evict @1 (tenant :UInt32) -> ();
   # Dispose of the isolate, wipe what it left. Its streams end `killed` if any are still open.
@@ -23,6 +25,10 @@ interface Shard {
 
   drain @3 () -> ();
   # Returns when no invocation is running. New ones are still accepted: the gateway stops sending.
+
+  codeCache @4 (tenant :UInt32) -> (cache :Data);
+  # V8's code cache of a loaded tenant's modules, for later loads of the same bundle by workers of
+  # the same profile. Empty if there is none to be had.
 }
 
 interface TenantHost {
@@ -109,6 +115,14 @@ struct TenantLimits {
   evalAllowed @7 :Bool;
   # eval and new Function.
   wasmAllowed @8 :Bool;
+  subrequests @9 :UInt32;
+  # fetch() calls of one invocation, redirects included.
+  pending @10 :UInt32;
+  # Operations, subrequests and waitUntil promises not settled yet, at once per isolate.
+  responseBytes @11 :UInt64;
+  # Body of one response, bytes.
+  weight @12 :UInt32;
+  # Share of the processors relative to the shard's other tenants, 1 to 10000; 100 is the usual.
 }
 
 struct LoadResult {

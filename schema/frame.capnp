@@ -38,6 +38,13 @@ struct Frame {
     # gateway → shard: answer with the same number. Read by the poller, not by an isolate.
     pong @9 :UInt64;
     # shard → gateway: the answer.
+    overdue @10 :Overdue;
+    # shard → gateway: a turn has used up its CPU and cannot be stopped from inside. The gateway
+    # kills the process. Frame.stream is the invocation's stream, zero if the turn belongs to none.
+    fetch @11 :Fetch;
+    # shard → gateway: start a subrequest. Frame.stream names it: chosen by the shard with the
+    # highest bit set, rising, never reused. Then as for other streams with the roles exchanged:
+    # the shard sends the request's body, the gateway head, chunk, end, abort; window both ways.
   }
 }
 
@@ -94,5 +101,35 @@ struct Abort {
     # The gateway's own deadline for this stream passed.
     refused @3;
     # The receiver wants no more of the body. The sender stops; the rest of the stream goes on.
+  }
+}
+
+struct Overdue {
+  tenant @0 :UInt32;
+  # Handle of the tenant whose turn it is.
+  cpuMicros @1 :UInt64;
+  # CPU of the turn so far, µs.
+  limitMicros @2 :UInt64;
+  # What it was allowed, µs.
+}
+
+struct Fetch {
+  parent @0 :UInt64;
+  # The stream of the invocation on whose behalf it is made; it must be open.
+  method @1 :Text;
+  # As in Open.
+  url @2 :Text;
+  # Absolute, http or https, no fragment, no credentials.
+  headers @3 :Data;
+  # As in Open.
+  body @4 :Data;
+  bodyMode @5 :BodyMode;
+  # As in Open.
+  redirect @6 :Redirect;
+
+  enum Redirect {
+    follow @0;
+    error @1;
+    manual @2;
   }
 }

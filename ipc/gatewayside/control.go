@@ -1,6 +1,7 @@
 package gatewayside
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -67,6 +68,9 @@ type LoadRequest struct {
 	Env    []EnvVar
 	Limits limits.Tenant
 	Logs   func([]LogEntry)
+	// CodeCache is what Conn.CodeCache gave for this bundle in a shard of the same profile that no
+	// other tenant had been in, or nil.
+	CodeCache []byte
 }
 
 // LoadResult is how a load went. Failed is nil if the tenant runs.
@@ -174,6 +178,9 @@ func (c *Conn) load(ctx context.Context, r *LoadRequest, host *tenantHost) (Load
 		if err := setLimits(p, &r.Limits); err != nil {
 			return fmt.Errorf("limits: %w", err)
 		}
+		if err := p.SetCodeCache(r.CodeCache); err != nil {
+			return fmt.Errorf("code cache: %w", err)
+		}
 		return p.SetHost(gen.TenantHost_ServerToClient(host))
 	})
 	defer release()
@@ -235,6 +242,10 @@ func setLimits(p gen.Shard_load_Params, t *limits.Tenant) error {
 	l.SetTimers(uint32(t.Timers))
 	l.SetEvalAllowed(t.Eval)
 	l.SetWasmAllowed(t.Wasm)
+	l.SetSubrequests(uint32(t.Subrequests))
+	l.SetPending(uint32(t.Pending))
+	l.SetResponseBytes(t.ResponseBody)
+	l.SetWeight(uint32(t.Weight))
 	return nil
 }
 
@@ -336,6 +347,28 @@ func (c *Conn) Drain(ctx context.Context) error {
 		return c.callError("drain", err)
 	}
 	return nil
+}
+
+// CodeCache asks for V8's code cache of a loaded tenant, empty if there is none. The bytes are as
+// hostile as the shard: they may only ever be given to shards on behalf of the tenant that alone
+// has been in this one.
+func (c *Conn) CodeCache(ctx context.Context, tenant uint32) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+	defer cancel()
+	fut, release := c.shard.CodeCache(ctx, func(p gen.Shard_codeCache_Params) error {
+		p.SetTenant(tenant)
+		return nil
+	})
+	defer release()
+	res, err := fut.Struct()
+	if err != nil {
+		return nil, c.callError("code cache", err)
+	}
+	b, err := res.Cache()
+	if err != nil {
+		return nil, c.violated(err)
+	}
+	return bytes.Clone(b), nil
 }
 
 // Stats asks the shard what it holds.

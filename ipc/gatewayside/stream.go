@@ -79,6 +79,17 @@ func (e *AbortError) Error() string {
 	return fmt.Sprintf("response ended by the shard (%s): %s", e.Outcome, e.Message)
 }
 
+// Effect is what an invocation has done to the world: while it is none, the invocation can be run
+// again elsewhere without anybody knowing.
+type Effect uint32
+
+// The effects that an invocation can have, besides a response that has begun to go out.
+const (
+	EffectSubrequest Effect = 1 << iota // a subrequest with a method that is not safe (RFC 9110 §9.2.1)
+	EffectCall                          // a call of another tenant that had an effect
+	EffectMessage                       // a WebSocket message
+)
+
 // direction is the state of one direction's body.
 type direction uint8
 
@@ -97,6 +108,8 @@ type Stream struct {
 
 	// deadline is when the stream is ended from this side, Unix ns.
 	deadline atomic.Int64
+
+	effects atomic.Uint32 // of Effect
 
 	mu        sync.Mutex
 	headReady chan struct{} // closed by mu's holder when head is set or the stream is over
@@ -122,6 +135,12 @@ type Stream struct {
 	done    chan struct{} // guarded by mu; made by Done
 	expired bool          // guarded by mu; ended by deadline, done awaited
 }
+
+// Effects says what the invocation has done to the world so far.
+func (s *Stream) Effects() Effect { return Effect(s.effects.Load()) }
+
+// MarkEffect notes an effect, before it takes place.
+func (s *Stream) MarkEffect(e Effect) { s.effects.Or(uint32(e)) }
 
 // receive judges one frame from the shard and applies it. Called by the connection's reader
 // only; never blocks.

@@ -243,6 +243,12 @@ func (s *Shard) Stats(_ context.Context, call gen.Shard_stats) error {
 	return nil
 }
 
+// CodeCache implements gen.Shard_Server: it has none.
+func (s *Shard) CodeCache(_ context.Context, call gen.Shard_codeCache) error {
+	_, err := call.AllocResults()
+	return err
+}
+
 // Drain implements gen.Shard_Server.
 func (s *Shard) Drain(context.Context, gen.Shard_drain) error { return nil }
 

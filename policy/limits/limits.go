@@ -10,31 +10,43 @@ import "time"
 // Tenant bounds one tenant. Every field is an effective value; zero is invalid everywhere
 // (there is no "unlimited"), see Check.
 type Tenant struct {
-	CPU        time.Duration // CPU of one invocation on the executor's thread clock
-	StartupCPU time.Duration // CPU of compiling and evaluating the top level
-	Wall       time.Duration // from the request's head to the end of its response
-	WaitUntil  time.Duration // after the response, for ctx.waitUntil
-	Memory     uint64        // bytes: JS heap, buffers and Wasm memories together
-	Concurrent int           // invocations running or waiting at once
-	LogBytes   int           // log text per invocation, bytes
-	Timers     int           // timers pending at once per isolate
-	ScriptSize int           // bundle, bytes
-	Eval       bool          // eval and new Function
-	Wasm       bool          // WebAssembly, where the shard's profile has it
+	CPU          time.Duration // CPU of one invocation on the executor's thread clock
+	StartupCPU   time.Duration // CPU of compiling and evaluating the top level
+	Wall         time.Duration // from the request's head to the end of its response
+	WaitUntil    time.Duration // after the response, for ctx.waitUntil
+	Memory       uint64        // bytes: JS heap, buffers and Wasm memories together
+	Concurrent   int           // invocations running or waiting at once
+	Weight       int           // share of the processors relative to other tenants, 1 to 10000
+	RequestBody  uint64        // body of one request, bytes
+	ResponseBody uint64        // body of one response, bytes
+	HeaderBytes  int           // flattened headers of a request or of a response, bytes
+	LogBytes     int           // log text per invocation, bytes
+	Timers       int           // timers pending at once per isolate
+	Pending      int           // operations, subrequests and waitUntil promises pending at once per isolate
+	Subrequests  int           // fetch() calls of one invocation, redirects included
+	ScriptSize   int           // bundle, bytes
+	Eval         bool          // eval and new Function
+	Wasm         bool          // WebAssembly, where the shard's profile has it
 }
 
 // DefaultTenant is what the preset "standard" gives a tenant that policy says nothing about.
 func DefaultTenant() Tenant {
 	return Tenant{
-		CPU:        50 * time.Millisecond,
-		StartupCPU: 1000 * time.Millisecond,
-		Wall:       30 * time.Second,
-		WaitUntil:  30 * time.Second,
-		Memory:     128 << 20,
-		Concurrent: 1024,
-		LogBytes:   256 << 10,
-		Timers:     10_000,
-		ScriptSize: 10 << 20,
+		CPU:          50 * time.Millisecond,
+		StartupCPU:   1000 * time.Millisecond,
+		Wall:         30 * time.Second,
+		WaitUntil:    30 * time.Second,
+		Memory:       128 << 20,
+		Concurrent:   1024,
+		Weight:       100,
+		RequestBody:  512 << 20,
+		ResponseBody: 16 << 30,
+		HeaderBytes:  64 << 10,
+		LogBytes:     256 << 10,
+		Timers:       10_000,
+		Pending:      4096,
+		Subrequests:  1000,
+		ScriptSize:   10 << 20,
 	}
 }
 

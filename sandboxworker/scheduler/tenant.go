@@ -69,7 +69,9 @@ type tenant struct {
 type tenantLimits struct {
 	cpu, startupCPU, wall, waitUntil time.Duration
 	memory                           uint64
+	responseBytes                    uint64
 	logBytes, timers                 int
+	subrequests, pending, weight     int
 	eval, wasm                       bool
 }
 

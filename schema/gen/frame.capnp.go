@@ -13,19 +13,21 @@ type Frame capnp.Struct
 type Frame_Which uint16
 
 const (
-	Frame_Which_open   Frame_Which = 0
-	Frame_Which_head   Frame_Which = 1
-	Frame_Which_chunk  Frame_Which = 2
-	Frame_Which_end    Frame_Which = 3
-	Frame_Which_abort  Frame_Which = 4
-	Frame_Which_window Frame_Which = 5
-	Frame_Which_done   Frame_Which = 6
-	Frame_Which_ping   Frame_Which = 7
-	Frame_Which_pong   Frame_Which = 8
+	Frame_Which_open    Frame_Which = 0
+	Frame_Which_head    Frame_Which = 1
+	Frame_Which_chunk   Frame_Which = 2
+	Frame_Which_end     Frame_Which = 3
+	Frame_Which_abort   Frame_Which = 4
+	Frame_Which_window  Frame_Which = 5
+	Frame_Which_done    Frame_Which = 6
+	Frame_Which_ping    Frame_Which = 7
+	Frame_Which_pong    Frame_Which = 8
+	Frame_Which_overdue Frame_Which = 9
+	Frame_Which_fetch   Frame_Which = 10
 )
 
 func (w Frame_Which) String() string {
-	const s = "openheadchunkendabortwindowdonepingpong"
+	const s = "openheadchunkendabortwindowdonepingpongoverduefetch"
 	switch w {
 	case Frame_Which_open:
 		return s[0:4]
@@ -45,6 +47,10 @@ func (w Frame_Which) String() string {
 		return s[31:35]
 	case Frame_Which_pong:
 		return s[35:39]
+	case Frame_Which_overdue:
+		return s[39:46]
+	case Frame_Which_fetch:
+		return s[46:51]
 
 	}
 	return "Frame_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -296,6 +302,70 @@ func (s Frame) SetPong(v uint64) {
 	capnp.Struct(s).SetUint64(16, v)
 }
 
+func (s Frame) Overdue() (Overdue, error) {
+	if capnp.Struct(s).Uint16(8) != 9 {
+		panic("Which() != overdue")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return Overdue(p.Struct()), err
+}
+
+func (s Frame) HasOverdue() bool {
+	if capnp.Struct(s).Uint16(8) != 9 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Frame) SetOverdue(v Overdue) error {
+	capnp.Struct(s).SetUint16(8, 9)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewOverdue sets the overdue field to a newly
+// allocated Overdue struct, preferring placement in s's segment.
+func (s Frame) NewOverdue() (Overdue, error) {
+	capnp.Struct(s).SetUint16(8, 9)
+	ss, err := NewOverdue(capnp.Struct(s).Segment())
+	if err != nil {
+		return Overdue{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
+func (s Frame) Fetch() (Fetch, error) {
+	if capnp.Struct(s).Uint16(8) != 10 {
+		panic("Which() != fetch")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return Fetch(p.Struct()), err
+}
+
+func (s Frame) HasFetch() bool {
+	if capnp.Struct(s).Uint16(8) != 10 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Frame) SetFetch(v Fetch) error {
+	capnp.Struct(s).SetUint16(8, 10)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewFetch sets the fetch field to a newly
+// allocated Fetch struct, preferring placement in s's segment.
+func (s Frame) NewFetch() (Fetch, error) {
+	capnp.Struct(s).SetUint16(8, 10)
+	ss, err := NewFetch(capnp.Struct(s).Segment())
+	if err != nil {
+		return Fetch{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
 // Frame_List is a list of Frame.
 type Frame_List = capnp.StructList[Frame]
 
@@ -323,6 +393,12 @@ func (p Frame_Future) Abort() Abort_Future {
 }
 func (p Frame_Future) Done() Done_Future {
 	return Done_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Frame_Future) Overdue() Overdue_Future {
+	return Overdue_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Frame_Future) Fetch() Fetch_Future {
+	return Fetch_Future{Future: p.Future.Field(0, nil)}
 }
 
 type Open capnp.Struct
@@ -798,4 +874,291 @@ type Abort_Reason_List = capnp.EnumList[Abort_Reason]
 
 func NewAbort_Reason_List(s *capnp.Segment, sz int32) (Abort_Reason_List, error) {
 	return capnp.NewEnumList[Abort_Reason](s, sz)
+}
+
+type Overdue capnp.Struct
+
+// Overdue_TypeID is the unique identifier for the type Overdue.
+const Overdue_TypeID = 0xacb96fd5daa71189
+
+func NewOverdue(s *capnp.Segment) (Overdue, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 0})
+	return Overdue(st), err
+}
+
+func NewRootOverdue(s *capnp.Segment) (Overdue, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 0})
+	return Overdue(st), err
+}
+
+func ReadRootOverdue(msg *capnp.Message) (Overdue, error) {
+	root, err := msg.Root()
+	return Overdue(root.Struct()), err
+}
+
+func (s Overdue) String() string {
+	str, _ := text.Marshal(0xacb96fd5daa71189, capnp.Struct(s))
+	return str
+}
+
+func (s Overdue) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (Overdue) DecodeFromPtr(p capnp.Ptr) Overdue {
+	return Overdue(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s Overdue) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s Overdue) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s Overdue) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s Overdue) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s Overdue) Tenant() uint32 {
+	return capnp.Struct(s).Uint32(0)
+}
+
+func (s Overdue) SetTenant(v uint32) {
+	capnp.Struct(s).SetUint32(0, v)
+}
+
+func (s Overdue) CpuMicros() uint64 {
+	return capnp.Struct(s).Uint64(8)
+}
+
+func (s Overdue) SetCpuMicros(v uint64) {
+	capnp.Struct(s).SetUint64(8, v)
+}
+
+func (s Overdue) LimitMicros() uint64 {
+	return capnp.Struct(s).Uint64(16)
+}
+
+func (s Overdue) SetLimitMicros(v uint64) {
+	capnp.Struct(s).SetUint64(16, v)
+}
+
+// Overdue_List is a list of Overdue.
+type Overdue_List = capnp.StructList[Overdue]
+
+// NewOverdue creates a new list of Overdue.
+func NewOverdue_List(s *capnp.Segment, sz int32) (Overdue_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 24, PointerCount: 0}, sz)
+	return capnp.StructList[Overdue](l), err
+}
+
+// Overdue_Future is a wrapper for a Overdue promised by a client call.
+type Overdue_Future struct{ *capnp.Future }
+
+func (f Overdue_Future) Struct() (Overdue, error) {
+	p, err := f.Future.Ptr()
+	return Overdue(p.Struct()), err
+}
+
+type Fetch capnp.Struct
+
+// Fetch_TypeID is the unique identifier for the type Fetch.
+const Fetch_TypeID = 0x8e7659f415ffdc75
+
+func NewFetch(s *capnp.Segment) (Fetch, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 4})
+	return Fetch(st), err
+}
+
+func NewRootFetch(s *capnp.Segment) (Fetch, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 4})
+	return Fetch(st), err
+}
+
+func ReadRootFetch(msg *capnp.Message) (Fetch, error) {
+	root, err := msg.Root()
+	return Fetch(root.Struct()), err
+}
+
+func (s Fetch) String() string {
+	str, _ := text.Marshal(0x8e7659f415ffdc75, capnp.Struct(s))
+	return str
+}
+
+func (s Fetch) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (Fetch) DecodeFromPtr(p capnp.Ptr) Fetch {
+	return Fetch(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s Fetch) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s Fetch) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s Fetch) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s Fetch) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s Fetch) Parent() uint64 {
+	return capnp.Struct(s).Uint64(0)
+}
+
+func (s Fetch) SetParent(v uint64) {
+	capnp.Struct(s).SetUint64(0, v)
+}
+
+func (s Fetch) Method() (string, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return p.Text(), err
+}
+
+func (s Fetch) HasMethod() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Fetch) MethodBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return p.TextBytes(), err
+}
+
+func (s Fetch) SetMethod(v string) error {
+	return capnp.Struct(s).SetText(0, v)
+}
+
+func (s Fetch) Url() (string, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return p.Text(), err
+}
+
+func (s Fetch) HasUrl() bool {
+	return capnp.Struct(s).HasPtr(1)
+}
+
+func (s Fetch) UrlBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(1)
+	return p.TextBytes(), err
+}
+
+func (s Fetch) SetUrl(v string) error {
+	return capnp.Struct(s).SetText(1, v)
+}
+
+func (s Fetch) Headers() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return []byte(p.Data()), err
+}
+
+func (s Fetch) HasHeaders() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s Fetch) SetHeaders(v []byte) error {
+	return capnp.Struct(s).SetData(2, v)
+}
+
+func (s Fetch) Body() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(3)
+	return []byte(p.Data()), err
+}
+
+func (s Fetch) HasBody() bool {
+	return capnp.Struct(s).HasPtr(3)
+}
+
+func (s Fetch) SetBody(v []byte) error {
+	return capnp.Struct(s).SetData(3, v)
+}
+
+func (s Fetch) BodyMode() BodyMode {
+	return BodyMode(capnp.Struct(s).Uint16(8))
+}
+
+func (s Fetch) SetBodyMode(v BodyMode) {
+	capnp.Struct(s).SetUint16(8, uint16(v))
+}
+
+func (s Fetch) Redirect() Fetch_Redirect {
+	return Fetch_Redirect(capnp.Struct(s).Uint16(10))
+}
+
+func (s Fetch) SetRedirect(v Fetch_Redirect) {
+	capnp.Struct(s).SetUint16(10, uint16(v))
+}
+
+// Fetch_List is a list of Fetch.
+type Fetch_List = capnp.StructList[Fetch]
+
+// NewFetch creates a new list of Fetch.
+func NewFetch_List(s *capnp.Segment, sz int32) (Fetch_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 4}, sz)
+	return capnp.StructList[Fetch](l), err
+}
+
+// Fetch_Future is a wrapper for a Fetch promised by a client call.
+type Fetch_Future struct{ *capnp.Future }
+
+func (f Fetch_Future) Struct() (Fetch, error) {
+	p, err := f.Future.Ptr()
+	return Fetch(p.Struct()), err
+}
+
+type Fetch_Redirect uint16
+
+// Fetch_Redirect_TypeID is the unique identifier for the type Fetch_Redirect.
+const Fetch_Redirect_TypeID = 0x92ba86169a71211e
+
+// Values of Fetch_Redirect.
+const (
+	Fetch_Redirect_follow Fetch_Redirect = 0
+	Fetch_Redirect_error  Fetch_Redirect = 1
+	Fetch_Redirect_manual Fetch_Redirect = 2
+)
+
+// String returns the enum's constant name.
+func (c Fetch_Redirect) String() string {
+	switch c {
+	case Fetch_Redirect_follow:
+		return "follow"
+	case Fetch_Redirect_error:
+		return "error"
+	case Fetch_Redirect_manual:
+		return "manual"
+
+	default:
+		return ""
+	}
+}
+
+// Fetch_RedirectFromString returns the enum value with a name,
+// or the zero value if there's no such value.
+func Fetch_RedirectFromString(c string) Fetch_Redirect {
+	switch c {
+	case "follow":
+		return Fetch_Redirect_follow
+	case "error":
+		return Fetch_Redirect_error
+	case "manual":
+		return Fetch_Redirect_manual
+
+	default:
+		return 0
+	}
+}
+
+type Fetch_Redirect_List = capnp.EnumList[Fetch_Redirect]
+
+func NewFetch_Redirect_List(s *capnp.Segment, sz int32) (Fetch_Redirect_List, error) {
+	return capnp.NewEnumList[Fetch_Redirect](s, sz)
 }
