@@ -17,7 +17,7 @@ type Batch struct {
 	msg capnp.Message
 }
 
-// Open, Head, Abort and Done are what the frames of these names carry, in Go's terms. Byte
+// Open, Head, Done and Overdue are what the frames of these names carry, in Go's terms. Byte
 // slices of decoded values point into the bytes that were decoded.
 type (
 	// Open starts an invocation; fields as in schema/frame.capnp.
@@ -44,6 +44,12 @@ type (
 		Outcome   gen.Outcome
 		Message   string
 		CPUMicros uint64
+	}
+	// Overdue names a turn that has used up its CPU and cannot be stopped from inside.
+	Overdue struct {
+		Tenant      uint32
+		CPUMicros   uint64 // of the turn so far
+		LimitMicros uint64 // what the turn was allowed
 	}
 )
 
@@ -166,6 +172,21 @@ func (b *Batch) Done(stream uint64, d *Done) {
 		p.SetOutcome(d.Outcome)
 		p.SetCpuMicros(d.CPUMicros)
 		return p.SetMessage_(d.Message)
+	})
+}
+
+// Overdue asks the gateway to kill this process: the turn that runs for stream (0: for none) is
+// past its limit inside something that cannot be interrupted.
+func (b *Batch) Overdue(stream uint64, o *Overdue) {
+	b.frame(stream, 0, func(f gen.Frame) error {
+		p, err := f.NewOverdue()
+		if err != nil {
+			return err
+		}
+		p.SetTenant(o.Tenant)
+		p.SetCpuMicros(o.CPUMicros)
+		p.SetLimitMicros(o.LimitMicros)
+		return nil
 	})
 }
 

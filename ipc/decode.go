@@ -135,6 +135,16 @@ func DecodeDone(f gen.Frame, w *limits.Wire) (Done, error) {
 	return Done{Outcome: o, Message: cleanText(msg), CPUMicros: p.CpuMicros()}, nil
 }
 
+// DecodeOverdue reads an overdue frame. What it says of the stream and the tenant is for the
+// caller to check.
+func DecodeOverdue(f gen.Frame) (Overdue, error) {
+	p, err := f.Overdue()
+	if err != nil || !p.IsValid() {
+		return Overdue{}, Violation(KindEncoding, f.Stream(), "overdue frame without its struct")
+	}
+	return Overdue{Tenant: p.Tenant(), CPUMicros: p.CpuMicros(), LimitMicros: p.LimitMicros()}, nil
+}
+
 // fieldReader reads variable-length fields and remembers the first failure.
 type fieldReader struct {
 	stream uint64

@@ -47,6 +47,7 @@ func sample(b *Batch) {
 	b.Done(7, &Done{Outcome: gen.Outcome_ok, Message: "m", CPUMicros: 12})
 	b.Ping(5)
 	b.Pong(6)
+	b.Overdue(7, &Overdue{Tenant: 3, CPUMicros: 151_000, LimitMicros: 50_000})
 }
 
 func TestRoundTripInAnyPieces(t *testing.T) {
@@ -91,12 +92,17 @@ func TestRoundTripInAnyPieces(t *testing.T) {
 				if f.Window() != 99 || f.Stream() != 7 {
 					t.Errorf("window = %d on %d", f.Window(), f.Stream())
 				}
+			case gen.Frame_Which_overdue:
+				o, err := DecodeOverdue(f)
+				if err != nil || o != (Overdue{Tenant: 3, CPUMicros: 151_000, LimitMicros: 50_000}) {
+					t.Errorf("overdue = %+v, %v", o, err)
+				}
 			}
 		})
 		if err != nil {
 			t.Fatalf("pieces of %d: %v", piece, err)
 		}
-		want := "open head chunk end abort window done ping pong"
+		want := "open head chunk end abort window done ping pong overdue"
 		if strings.Join(got, " ") != want {
 			t.Errorf("pieces of %d: got %v", piece, got)
 		}
@@ -222,6 +228,8 @@ func decodeAny(f gen.Frame) (err error) {
 		_, _, err = DecodeAbort(f, &wire)
 	case gen.Frame_Which_done:
 		_, err = DecodeDone(f, &wire)
+	case gen.Frame_Which_overdue:
+		_, err = DecodeOverdue(f)
 	}
 	return err
 }

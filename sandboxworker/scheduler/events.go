@@ -76,8 +76,10 @@ func (x *executor) turnInv(t *tenant, inv *invocation, f func(*engine.Isolate) e
 }
 
 func cpuMessage(inv *invocation) string {
-	return fmt.Sprintf("exceeded its CPU limit of %d ms: used %.1f ms", inv.limit().Milliseconds(), float64(inv.cpu.Microseconds())/1000)
+	return fmt.Sprintf("exceeded its CPU limit of %d ms: used %.1f ms", inv.limit().Milliseconds(), milliseconds(inv.cpu))
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // open starts an invocation, reviving the tenant's isolate if it was given up.
 func (x *executor) open(t *tenant, e *event) {

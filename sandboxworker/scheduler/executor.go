@@ -26,14 +26,16 @@ type executor struct {
 
 	unflushed int // tenants run since the last flush; owned by the thread
 
-	mu      sync.Mutex // held for a few instructions at both ends of a turn, and by the watchdog
-	iso     *engine.Isolate
+	mu      sync.Mutex      // held for a few instructions at both ends of a turn, and by the watchdog
+	iso     *engine.Isolate // nil between turns
 	t       *tenant
-	inv     *invocation
-	turn    uint64        // odd while a turn runs
+	inv     *invocation   // whose wall clock counts, if any's
+	stream  uint64        // of inv, 0 without one
+	turn    uint64        // counts turns
+	began   time.Duration // the thread's CPU clock when the turn began
 	allowed time.Duration // CPU left for this turn
 	seen    uint64        // watchdog: the turn it has seen
-	seenCPU time.Duration // watchdog: the thread's CPU clock then
+	order   stopping      // watchdog: its order to stop this turn
 	tid     int
 }
 
@@ -83,9 +85,7 @@ func (x *executor) loop() {
 
 func (x *executor) flush() {
 	x.unflushed = 0
-	if err := x.s.data.Flush(); err != nil {
-		x.s.halt(err)
-	}
+	x.s.flush()
 }
 
 // run gives a tenant its quantum.
@@ -145,11 +145,15 @@ func (x *executor) turnFor(t *tenant, inv *invocation, budget time.Duration, f f
 func (x *executor) enter(t *tenant, inv *invocation, budget time.Duration, f func(*engine.Isolate) engine.Turn) engine.Turn {
 	s := x.s
 	var stream uint64
-	if inv != nil {
+	running := inv
+	if inv != nil && inv.over {
+		running = nil // for the gateway it is gone; its code is only told so
+	} else if inv != nil {
 		stream = inv.stream
 	}
+	began := ownCPU()
 	x.mu.Lock()
-	x.iso, x.t, x.inv, x.allowed = t.iso, t, inv, budget
+	x.iso, x.t, x.inv, x.stream, x.began, x.allowed = t.iso, t, running, stream, began, budget
 	x.turn++
 	x.mu.Unlock()
 	s.dog.watch()
@@ -157,8 +161,7 @@ func (x *executor) enter(t *tenant, inv *invocation, budget time.Duration, f fun
 	out := f(t.iso)
 	s.box.Leave(x.id)
 	x.mu.Lock()
-	x.turn++
-	x.iso, x.t, x.inv = nil, nil, nil
+	x.iso, x.t, x.inv, x.order = nil, nil, nil, stopping{}
 	x.mu.Unlock()
 	t.cpu.Add(int64(out.CPU))
 	if inv != nil {

@@ -60,7 +60,7 @@ func (x *executor) start(t *tenant) *loadReply {
 	case out.Status == engine.OK:
 		return &loadReply{handlers: res.Handlers, cpu: out.CPU}
 	case out.Status == engine.Terminated:
-		why = failed(gen.Outcome_exceededCpu, "start-up exceeded its CPU limit of %d ms", t.limits.startupCPU.Milliseconds())
+		why = failed(gen.Outcome_exceededCpu, "start-up exceeded its CPU limit of %d ms: used %.1f ms", t.limits.startupCPU.Milliseconds(), milliseconds(out.CPU))
 	case out.Status == engine.OutOfMemory:
 		why = failed(gen.Outcome_exceededMemory, "start-up exceeded its memory limit of %d MiB", t.limits.memory>>20)
 	default:

@@ -1,13 +1,8 @@
 package scheduler
 
 import (
-	"fmt"
-	"time"
-
 	"bulkhead/sandboxworker/engine"
 	"bulkhead/sandboxworker/runtime"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -80,13 +75,4 @@ func (s *Scheduler) callHelp() {
 		s.idle.Signal()
 	}
 	s.mu.Unlock()
-}
-
-// ownCPU reads the CPU clock of the calling thread.
-func ownCPU() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
-		panic(fmt.Sprintf("BUG: clock_gettime of the own thread: %v", err)) // cannot fail, says clock_gettime(2)
-	}
-	return time.Duration(ts.Nano())
 }

@@ -16,9 +16,14 @@ import (
 func (s *Scheduler) send(fill func(*ipc.Batch)) {
 	fill(s.data.Begin())
 	if s.data.End() > 8*flushBytes {
-		if err := s.data.Flush(); err != nil {
-			s.halt(err)
-		}
+		s.flush()
+	}
+}
+
+// flush writes what waits for the gateway.
+func (s *Scheduler) flush() {
+	if err := s.data.Flush(); err != nil {
+		s.halt(err)
 	}
 }
 
@@ -30,7 +35,7 @@ func (x *executor) after(t *tenant, inv *invocation, out *engine.Turn) bool {
 	case engine.OK:
 		return true
 	case engine.Terminated:
-		x.terminated(t, inv, out.Reason)
+		x.terminated(t, inv, out)
 	case engine.OutOfMemory:
 		x.giveUp(t, gen.Outcome_exceededMemory, fmt.Sprintf("exceeded its memory limit of %d MiB", t.limits.memory>>20))
 	default:
@@ -54,13 +59,13 @@ func (x *executor) records(t *tenant, out *engine.Turn) {
 // it: V8 has dropped the microtasks of all other requests, whose awaits would never go on, and
 // the code was cut in the middle of whatever it was doing, without its finally blocks, so that a
 // lock it held would stay locked for every later request.
-func (x *executor) terminated(t *tenant, inv *invocation, reason engine.Reason) {
+func (x *executor) terminated(t *tenant, inv *invocation, out *engine.Turn) {
 	switch {
-	case reason == engine.ReasonEvict:
+	case out.Reason == engine.ReasonEvict:
 		return // the tenant's executor is about to see why
 	case inv == nil:
-		x.giveUp(t, gen.Outcome_exceededCpu, fmt.Sprintf("code that belongs to no request exceeded the CPU limit of %d ms", t.limits.cpu.Milliseconds()))
-	case reason == engine.ReasonWall:
+		x.giveUp(t, gen.Outcome_exceededCpu, fmt.Sprintf("code that belongs to no request exceeded the CPU limit of %d ms: used %.1f ms", t.limits.cpu.Milliseconds(), milliseconds(out.CPU)))
+	case out.Reason == engine.ReasonWall:
 		x.stop(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
 	default:
 		x.stop(t, inv, gen.Outcome_exceededCpu, cpuMessage(inv))

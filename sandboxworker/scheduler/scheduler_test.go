@@ -1,9 +1,11 @@
 package scheduler
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"sync"
 	"syscall"
 	"testing"
@@ -25,14 +27,39 @@ import (
 // V8 can be set up once in a process: all tests share it.
 var testEngine *engine.Engine
 
+// profileEnv names the profile a child test process is for.
+const profileEnv = "SCHEDULER_TEST_PROFILE"
+
 func TestMain(m *testing.M) {
+	profile := seccomp.JIT
 	var err error
-	testEngine, err = engine.Init(engine.Config{Profile: seccomp.JIT, Source: runtime.Source(), HeapMaxBytes: 128 << 20})
+	if name := os.Getenv(profileEnv); name != "" {
+		if profile, err = seccomp.ParseProfile(name); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+	}
+	testEngine, err = engine.Init(engine.Config{Profile: profile, Source: runtime.Source(), HeapMaxBytes: 128 << 20})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// child runs the calling test again in a process of its own with one more environment variable,
+// and returns the process's end and what it printed.
+func child(t *testing.T, env string, args ...string) (*os.ProcessState, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], append([]string{"-test.run=^" + t.Name() + "$", "-test.v"}, args...)...)
+	cmd.Env = append(os.Environ(), env, "GOTRACEBACK=none")
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return cmd.ProcessState, string(out)
 }
 
 // shard is a scheduler with real V8 and the gateway's end of its channels.

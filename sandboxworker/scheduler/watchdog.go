@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"bulkhead/sandboxworker/engine"
 
@@ -90,9 +91,8 @@ func (d *watchdog) look(now time.Time) (busy bool, next time.Duration) {
 }
 
 // inspect enforces the limits of the turn that x runs and returns the CPU left to it, or -1 if
-// it runs none that had been seen before. The thread's CPU clock is read from outside, so that a
-// turn costs the executor nothing; a turn is charged from the first tick that sees it, which
-// favours the tenant by at most one tick.
+// it runs none that had been seen before. The thread's CPU clock is read from outside; the turn
+// counts from the reading that its executor took when it began.
 func (d *watchdog) inspect(x *executor, now time.Time) (busy bool, left time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -101,33 +101,54 @@ func (d *watchdog) inspect(x *executor, now time.Time) (busy bool, left time.Dur
 	}
 	cpu, err := threadCPU(x.tid)
 	if err != nil {
-		// Cannot happen for a living thread; wall time, which passes faster, stands in.
-		cpu = time.Duration(now.UnixNano())
+		panic(fmt.Sprintf("BUG: executor %d in a turn: %v", x.id, err)) // its thread lives
 	}
-	if x.seen != x.turn {
-		x.seen, x.seenCPU = x.turn, cpu
-		return true, -1
-	}
-	left = x.allowed - (cpu - x.seenCPU)
+	used := cpu - x.began
+	left = x.allowed - used
 	switch {
 	case left <= 0:
 		x.iso.Terminate(engine.ReasonCPU)
+		x.stopped(used)
 	case x.inv != nil && now.UnixNano() > x.inv.deadline.Load():
 		x.iso.Terminate(engine.ReasonWall)
+		x.stopped(used)
+	}
+	if x.order.on {
+		d.overdue(x, used, now)
+	}
+	if x.seen != x.turn {
+		x.seen = x.turn
+		if left > watchEvery {
+			return true, -1
+		}
 	}
 	return true, max(left, 0)
 }
 
+// threadID is the calling thread's, as threadCPU wants it.
 func threadID() int { return unix.Gettid() }
 
 // threadCPU reads the CPU clock of another thread of this process: the clock id of
 // clock_getres(2) that pthread_getcpuclockid(3) makes of a thread id.
 func threadCPU(tid int) (time.Duration, error) {
 	const perThread, sched = 4, 2
-	clock := int32(^uint32(tid)<<3 | perThread | sched)
+	return cpuClock(^uintptr(tid)<<3 | perThread | sched)
+}
+
+// ownCPU reads the CPU clock of the calling thread.
+func ownCPU() time.Duration {
+	d, err := cpuClock(unix.CLOCK_THREAD_CPUTIME_ID)
+	if err != nil {
+		panic(fmt.Sprintf("BUG: %v", err)) // cannot fail, says clock_gettime(2)
+	}
+	return d
+}
+
+// cpuClock reads a clock without telling Go's scheduler about it: the call never blocks.
+func cpuClock(id uintptr) (time.Duration, error) {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(clock, &ts); err != nil {
-		return 0, fmt.Errorf("CPU clock of thread %d: %w", tid, err)
+	if _, _, errno := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, id, uintptr(unsafe.Pointer(&ts)), 0); errno != 0 {
+		return 0, fmt.Errorf("CPU clock %#x: %w", id, errno)
 	}
 	return time.Duration(ts.Nano()), nil
 }
