@@ -25,6 +25,7 @@ const (
 	slotSeq    = 0  // u64
 	slotStream = 8  // u64, 0: no stream (a timer, a start)
 	slotTenant = 16 // u32
+	slotFault  = 20 // u32, a signal
 )
 
 // BlackBox is the writer's view.
@@ -50,7 +51,7 @@ func (b *BlackBox) Enter(slot int, tenant uint32, stream uint64) {
 		return
 	}
 	atomic.StoreUint64(b.word(slot, slotStream), stream)
-	atomic.StoreUint64(b.word(slot, slotTenant), uint64(tenant))
+	atomic.StoreUint64(b.word(slot, slotTenant), uint64(tenant)) // and no fault
 	atomic.AddUint64(b.word(slot, slotSeq), 1)
 }
 
@@ -68,6 +69,8 @@ type Running struct {
 	Tenant uint32
 	Stream uint64 // 0 when no request was concerned
 	Turns  uint64 // turns begun in this slot
+	Fault  uint32 // signal of the fault that ended the process in this slot's thread, 0: none
+	Detail string // V8's last words about it, printable ASCII
 }
 
 // ReadBlackBox returns what a black box says was running. mem is hostile: whatever it holds,
@@ -81,7 +84,7 @@ func ReadBlackBox(mem []byte) []Running {
 			continue
 		}
 		out = append(out, Running{Slot: i, Tenant: binary.LittleEndian.Uint32(s[slotTenant:]),
-			Stream: binary.LittleEndian.Uint64(s[slotStream:]), Turns: seq/2 + 1})
+			Stream: binary.LittleEndian.Uint64(s[slotStream:]), Turns: seq/2 + 1, Fault: binary.LittleEndian.Uint32(s[slotFault:])})
 	}
 	return out
 }

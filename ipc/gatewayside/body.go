@@ -41,6 +41,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 			grant := s.consume(n)
 			s.mu.Unlock()
 			if grant > 0 {
+				s.c.pulse.asked()
 				s.c.w.begin().Window(s.id, uint32(grant))
 				s.c.w.end()
 			}
@@ -109,6 +110,7 @@ func (s *Stream) WriteBody(ctx context.Context, p []byte) error {
 		n := min(len(p), s.sendWindow, s.c.opt.Wire.ChunkBytes)
 		s.sendWindow -= n
 		// Appended under mu so that nothing overtakes it: an abort must be the last frame.
+		s.c.pulse.asked()
 		s.c.w.begin().Chunk(s.id, p[:n])
 		s.c.w.end()
 		s.mu.Unlock()

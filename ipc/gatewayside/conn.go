@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"sync"
 	"syscall"
@@ -25,7 +24,8 @@ var (
 	ErrClosed = errors.New("the connection to the shard was closed")
 	// ErrPeerGone: the shard closed its end or died.
 	ErrPeerGone = errors.New("the shard is gone")
-	// ErrUnresponsive: the shard left a ping, or the end of a stream, unanswered past its deadline.
+	// ErrUnresponsive: the shard left a ping, or the end of a stream, unanswered past its deadline. It
+	// may be a livelock, a stopped process, or a machine that gave it no processor.
 	ErrUnresponsive = errors.New("the shard does not answer")
 	// ErrTooManyStreams: Wire.Streams streams are in flight; the caller sheds load.
 	ErrTooManyStreams = errors.New("too many requests in flight on this shard")
@@ -37,9 +37,12 @@ type Options struct {
 	// OnViolation is called at most once, from a goroutine of the Conn and without locks held,
 	// when the shard breaks the protocol. The shard must be killed.
 	OnViolation func(error)
-	PingEvery   time.Duration // 1 s
-	PingTimeout time.Duration // 5 s without an answer end the connection
-	Grace       time.Duration // 2 s beyond a tenant's own limits before a stream is ended here
+	// PingTimeout without an answer, and as much as the machine is late besides (see pulse), ends the
+	// connection of a shard at work; 70 ms.
+	PingTimeout time.Duration
+	// PingEvery is how long a shard at work may be silent before it is asked; 25 ms.
+	PingEvery time.Duration
+	Grace     time.Duration // 2 s beyond a tenant's own limits before a stream is ended here
 }
 
 func (o Options) withDefaults() Options {
@@ -47,10 +50,10 @@ func (o Options) withDefaults() Options {
 		o.Wire = limits.DefaultWire()
 	}
 	if o.PingEvery == 0 {
-		o.PingEvery = time.Second
+		o.PingEvery = 25 * time.Millisecond
 	}
 	if o.PingTimeout == 0 {
-		o.PingTimeout = 5 * time.Second
+		o.PingTimeout = 70 * time.Millisecond
 	}
 	if o.Grace == 0 {
 		o.Grace = 2 * time.Second
@@ -70,16 +73,21 @@ type Conn struct {
 	running sync.WaitGroup
 
 	failOnce sync.Once
-	err      error // written before closed is closed
+	err      error      // written before closed is closed
+	inFlight []InFlight // as err
+	pulse    pulse
 
 	mu      sync.Mutex
 	streams map[uint64]*Stream // guarded by mu; nil once failed
 	nextID  uint64             // guarded by mu
 	tenants map[uint32]*tenant // guarded by mu
 
-	pingMu   sync.Mutex
-	pingSeq  uint64    // guarded by pingMu
-	pingSent time.Time // guarded by pingMu; zero when no ping is outstanding
+}
+
+// InFlight is an invocation that had not ended when the connection did.
+type InFlight struct {
+	Stream uint64
+	Tenant uint32 // handle
 }
 
 // Dial takes over both sockets of a shard, which it closes when the connection ends. Both
@@ -102,7 +110,7 @@ func Dial(control, data *os.File, opt Options) (*Conn, error) {
 		streams: make(map[uint64]*Stream),
 		tenants: make(map[uint32]*tenant),
 	}
-	c.pingSeq = rand.Uint64() // an answer to a ping that was never read cannot be guessed
+	c.pulse.begin(&c.opt)
 	c.w.f, c.w.wake, c.w.pending = df, make(chan struct{}, 1), new(ipc.Batch)
 	c.dialControl(cf)
 	c.goRun(c.readLoop)
@@ -160,6 +168,17 @@ func (c *Conn) Err() error {
 	}
 }
 
+// InFlight lists, once Closed is closed, the invocations that were then in the shard: what the
+// gateway itself knows to have been running or waiting there.
+func (c *Conn) InFlight() []InFlight {
+	select {
+	case <-c.closed:
+		return c.inFlight
+	default:
+		return nil
+	}
+}
+
 // Close ends the connection; open streams end killed. It waits for the Conn's goroutines and
 // returns nil, also when the connection had already ended.
 func (c *Conn) Close() error {
@@ -171,7 +190,14 @@ func (c *Conn) Close() error {
 // fail ends the connection with the first error given.
 func (c *Conn) fail(err error) {
 	c.failOnce.Do(func() {
-		c.err = err
+		c.mu.Lock()
+		open := c.streams
+		c.streams = nil
+		c.mu.Unlock()
+		c.err, c.inFlight = err, make([]InFlight, 0, len(open))
+		for id, s := range open {
+			c.inFlight = append(c.inFlight, InFlight{Stream: id, Tenant: s.tenant})
+		}
 		close(c.closed)
 		c.w.stop()
 		c.data.Close()
@@ -183,17 +209,17 @@ func (c *Conn) fail(err error) {
 			c.rpc.Close()
 			c.shard.Release()
 		})
-		c.mu.Lock()
-		open := c.streams
-		c.streams = nil
-		c.mu.Unlock()
 		res := Result{Outcome: gen.Outcome_crashed, Message: "the worker process died while this request was in it"}
 		var v *ipc.ViolationError
+		var late *OverdueError
 		switch {
 		case errors.As(err, &v):
 			res = Result{Outcome: gen.Outcome_protocolViolation, Message: "the worker process broke the protocol and was stopped"}
 		case errors.Is(err, ErrClosed):
 			res = Result{Outcome: gen.Outcome_killed, Message: "the worker process was stopped"}
+		}
+		if errors.As(err, &late) && open[late.Stream] != nil {
+			open[late.Stream].finish(Result{Outcome: gen.Outcome_exceededCpu, Message: late.message(), CPUMicros: uint64(late.CPU.Microseconds())})
 		}
 		for _, s := range open {
 			s.finish(res)
@@ -210,6 +236,7 @@ func (c *Conn) readLoop() {
 	for {
 		n, err := c.data.Read(sc.Free())
 		sc.Fill(n)
+		c.pulse.heard()
 		for {
 			f, ok, verr := sc.Next()
 			if verr == nil && ok {
@@ -238,7 +265,9 @@ func (c *Conn) readLoop() {
 func (c *Conn) dispatch(f gen.Frame) error {
 	switch f.Which() {
 	case gen.Frame_Which_pong:
-		return c.pong(f)
+		return c.pulse.pong(f)
+	case gen.Frame_Which_overdue:
+		return c.overdue(f)
 	case gen.Frame_Which_open, gen.Frame_Which_ping:
 		return ipc.Violation(ipc.KindType, f.Stream(), "a shard sends no %s frames", f.Which())
 	}
@@ -256,53 +285,64 @@ func (c *Conn) dispatch(f gen.Frame) error {
 	return s.receive(f)
 }
 
-func (c *Conn) pong(f gen.Frame) error {
-	c.pingMu.Lock()
-	defer c.pingMu.Unlock()
-	if f.Stream() != 0 || c.pingSent.IsZero() || f.Pong() != c.pingSeq {
-		return ipc.Violation(ipc.KindPong, f.Stream(), "pong without its ping")
-	}
-	c.pingSent = time.Time{}
-	return nil
-}
-
 // sweepEvery is how often streams are looked at for passed deadlines.
 const sweepEvery = 250 * time.Millisecond
 
-// heartbeat pings the shard and ends what has outlived its deadline.
+// heartbeat asks the shard for signs of life and ends what has outlived its deadline.
 func (c *Conn) heartbeat() {
-	tick := time.NewTicker(min(sweepEvery, c.opt.PingEvery))
-	defer tick.Stop()
-	lastPing := time.Now()
+	timer := time.NewTimer(c.opt.PingEvery)
+	defer timer.Stop()
+	due, swept := time.Now().Add(c.opt.PingEvery), time.Now()
 	for {
+		woken := false
 		select {
 		case <-c.closed:
 			return
-		case <-tick.C:
+		case <-timer.C:
+		case <-c.pulse.wake:
+			woken = true
 		}
 		now := time.Now()
-		c.pingMu.Lock()
-		sent := c.pingSent
-		ask := sent.IsZero() && now.Sub(lastPing) >= c.opt.PingEvery
-		if ask {
-			c.pingSeq++
-			c.pingSent, lastPing = now, now
+		late := max(0, now.Sub(due))
+		if woken {
+			late = 0
 		}
-		seq := c.pingSeq
-		c.pingMu.Unlock()
-		if !sent.IsZero() && now.Sub(sent) > c.opt.PingTimeout {
-			c.fail(fmt.Errorf("ping unanswered for %v: %w", c.opt.PingTimeout, ErrUnresponsive))
-			return
-		}
-		if ask {
-			c.w.begin().Ping(seq)
-			c.w.end()
-		}
-		if err := c.sweep(now); err != nil {
+		busy := c.busy()
+		ping, next, err := c.pulse.beat(late, busy)
+		if err != nil {
 			c.fail(err)
 			return
 		}
+		if ping {
+			c.w.begin().Ping(c.pulse.seq.Load())
+			c.w.end()
+		}
+		if now.Sub(swept) >= sweepEvery {
+			swept = now
+			if err := c.sweep(now); err != nil {
+				c.fail(err)
+				return
+			}
+		}
+		if busy {
+			next = min(next, sweepEvery)
+		}
+		if next > c.opt.PingEvery {
+			c.pulse.resting.Store(true) // work wakes this goroutine, also if it came just now
+			if c.pulse.working() {
+				c.pulse.resting.Store(false)
+				next = c.opt.PingEvery
+			}
+		}
+		due = time.Now().Add(next)
+		timer.Reset(next)
 	}
+}
+
+func (c *Conn) busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.streams) > 0
 }
 
 // sweep ends streams past their deadline. One whose end the shard does not confirm in time
@@ -351,12 +391,13 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 		return nil, ErrTooManyStreams
 	}
 	c.nextID++
-	s.id = c.nextID
+	s.id, s.tenant = c.nextID, r.Tenant
 	s.grace = t.limits.WaitUntil + c.opt.Grace
 	s.deadline.Store(time.Now().Add(t.limits.Wall + c.opt.Grace).UnixNano())
 	c.streams[s.id] = s
 	c.mu.Unlock()
 
+	c.pulse.asked()
 	c.w.begin().Open(s.id, &ipc.Open{
 		Tenant: r.Tenant, Method: r.Method, URL: r.URL, Headers: r.Headers, Body: r.Body, BodyMode: r.BodyMode,
 		RequestID: r.RequestID, ReceivedMs: r.ReceivedMs, Attempt: r.Attempt,

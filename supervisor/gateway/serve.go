@@ -32,6 +32,8 @@ type call struct {
 	lease placement.Lease
 	held  bool // lease
 	pump  *pump
+	alone int  // deaths of shards in which nobody else was
+	over  bool // its response has gone out whole
 }
 
 // scratch is what a request needs of memory besides: flat headers, URL, a small body.
@@ -195,8 +197,7 @@ func (c *call) prepare(b *scratch) bool {
 
 // begin opens the stream and waits for its head. Errors: with a stream, its Result says more;
 // without one, nothing has begun. If a shard dies under a request that had no effect yet, the
-// request is tried once more on another: here, that no head came and the body is still at hand
-// whole is the proof that nothing of it has reached anybody.
+// request is begun again (replay.go).
 func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 	ctx := c.r.Context()
 	c.req.Attempt = 1
@@ -217,20 +218,20 @@ func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 			return nil, nil, err
 		}
 		if c.req.BodyMode == gen.BodyMode_streamed {
-			c.startPump(stream)
+			c.feed(stream)
 		}
 		head, err := stream.Head(ctx)
 		if err == nil {
+			if c.pump != nil {
+				c.pump.keepNoMore()
+			}
 			return stream, head, nil
 		}
-		if ctx.Err() == nil && replayable(stream.Result().Outcome, &c.req) {
-			c.lease.Lost()
-			c.drop()
-			c.req.Attempt++
-			c.s.obs.Metrics.Replayed()
-			continue
+		if ctx.Err() != nil || !died(stream.Result().Outcome) || !c.again(stream) {
+			return stream, nil, err
 		}
-		return stream, nil, err
+		tries = 1
+		c.g.extendWrite(time.Now().Add(c.v.Limits.Wall + c.s.opt.Grace))
 	}
 }
 
@@ -247,14 +248,6 @@ func (c *call) acquire(ctx context.Context) (placement.Lease, error) {
 	}
 	return lease, err
 }
-
-// replayable says whether a request that ended without a head may be tried again.
-func replayable(o gen.Outcome, r *gatewayside.OpenRequest) bool {
-	return o == gen.Outcome_crashed && r.BodyMode != gen.BodyMode_streamed && r.Attempt == 1
-}
-
-// maxTries bounds how often a request meets shards that die before it is sent to them.
-const maxTries = 4
 
 // failed ends a call whose stream gave no head.
 func (c *call) failed(stream *gatewayside.Stream) {
@@ -277,20 +270,12 @@ func (c *call) failed(stream *gatewayside.Stream) {
 		}
 		return
 	}
-	c.noteLoss(res.Outcome)
 	c.settle(res.Outcome)
 	retry := time.Duration(0)
 	if res.Outcome == gen.Outcome_loadShed {
 		retry = time.Second
 	}
 	c.answer(res.Outcome, c.explain(res.Outcome, res.Message), retry)
-}
-
-// noteLoss tells placement of requests that ended with their shard.
-func (c *call) noteLoss(o gen.Outcome) {
-	if c.held && (o == gen.Outcome_crashed || o == gen.Outcome_protocolViolation) {
-		c.lease.Lost()
-	}
 }
 
 // refused ends a call that reached no shard.
@@ -325,6 +310,7 @@ func (c *call) refused(err error) {
 // waitUntil; whoever wrote the response does not wait for that. instead is what to count in place
 // of the shard's outcome, or unknown.
 func (c *call) finish(stream *gatewayside.Stream, instead gen.Outcome) {
+	c.over = instead == gen.Outcome_unknown
 	if stream.Result().Outcome != gen.Outcome_unknown {
 		c.conclude(stream, instead)
 		return
@@ -341,7 +327,9 @@ func (c *call) finish(stream *gatewayside.Stream, instead gen.Outcome) {
 
 func (c *call) conclude(stream *gatewayside.Stream, instead gen.Outcome) {
 	o := stream.Result().Outcome
-	c.noteLoss(o)
+	if c.over && died(o) {
+		c.s.obs.Metrics.Interrupted(interruptedWaitUntil)
+	}
 	if instead != gen.Outcome_unknown {
 		o = instead
 	}

@@ -72,6 +72,7 @@ type Server struct {
 	guards   guardSet
 	running  atomic.Int64 // invocations admitted and not over
 	draining atomic.Bool
+	keepRoom atomic.Int64   // bytes of request bodies that may still be kept for replays
 	after    sync.WaitGroup // invocations that outlive their response
 }
 
@@ -79,6 +80,7 @@ type Server struct {
 func New(opt Options) *Server {
 	opt = opt.withDefaults()
 	s := &Server{opt: opt, wire: opt.Wire, obs: opt.Observer}
+	s.keepRoom.Store(maxAllKept)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	s.http = &http.Server{

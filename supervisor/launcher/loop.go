@@ -251,7 +251,7 @@ func (l *launcher) obituary(c *child) orders.Report {
 		r.Syscall, r.Step = l.kmsg.find(c.pid)
 	}
 	if r.Signal == unix.SIGKILL && c.group != nil && c.group.outOfMemory() {
-		r.Detail = "killed by the kernel: out of memory in its cgroup"
+		r.Detail = orders.DetailOutOfMemory
 	}
 	if r.Detail == "" && c.state != live {
 		r.Detail = fmt.Sprintf("ended before it was sealed: exit code %d, signal %d", r.Code, r.Signal)

@@ -18,6 +18,7 @@ const (
 	ShardViolation IncidentKind = "shardViolation" // it broke the protocol and was killed
 	ShardStopped   IncidentKind = "shardStopped"   // it was stopped (SIGSTOP) and was killed
 	ShardSilent    IncidentKind = "shardSilent"    // it did not answer within a deadline and was killed
+	ShardOverdue   IncidentKind = "shardOverdue"   // a tenant's code used up its CPU where it cannot be interrupted
 	SpawnFailed    IncidentKind = "spawnFailed"    // no verified shard could be had
 )
 
@@ -27,7 +28,7 @@ type Incident struct {
 	Time    time.Time    `json:"time"`
 	Kind    IncidentKind `json:"kind"`
 	Shard   uint32       `json:"shard"`
-	Tenants []string     `json:"tenants"` // who was executing or waiting there; all hosted ones after a violation
+	Tenants []string     `json:"tenants"` // whose code may have done it; all hosted ones after a violation, none if it was killed from outside
 	Outcome string       `json:"outcome"` // how their requests ended
 	Signal  *string      `json:"signal"`  // "SIGSEGV"; null when none ended the process
 	Syscall *string      `json:"syscall"` // "openat" or its number; null when unknown, see detail

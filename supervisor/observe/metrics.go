@@ -31,6 +31,7 @@ type Metrics struct {
 	events   *prometheus.CounterVec
 	replays  prometheus.Counter
 	broken   prometheus.Counter
+	cut      *prometheus.CounterVec
 
 	labels   int
 	tenants  sync.Map     // id → *Tenant
@@ -98,7 +99,9 @@ func newMetrics(labels int) *Metrics {
 		broken: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "bulkhead_broken_responses_total", Help: "Responses cut after their head was sent."}),
 	}
-	m.registry.MustRegister(m.latency, m.cold, m.spawn, m.refused, m.deaths, m.events, m.replays, m.broken,
+	m.cut = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "bulkhead_interrupted_total", Help: "Requests that ended with their shard and could not be run again, by reason."}, []string{"reason"})
+	m.registry.MustRegister(m.cut, m.latency, m.cold, m.spawn, m.refused, m.deaths, m.events, m.replays, m.broken,
 		collectors.NewGoCollector(), tenantCollector{m})
 	return m
 }
@@ -161,6 +164,10 @@ func (m *Metrics) Refused(status string) { m.refused.WithLabelValues(status).Inc
 
 // Replayed counts a second attempt.
 func (m *Metrics) Replayed() { m.replays.Inc() }
+
+// Interrupted counts a request that ended with its shard and was not run again; reason is one of a
+// fixed few.
+func (m *Metrics) Interrupted(reason string) { m.cut.WithLabelValues(reason).Inc() }
 
 // Broken counts a response that was cut after its head was sent.
 func (m *Metrics) Broken() { m.broken.Inc() }

@@ -32,7 +32,7 @@ func TestDeathBringsIncidentSpareAndTenantsBack(t *testing.T) {
 	}{
 		"killed":    {func(s *fakeShard) { s.exit(orders.Exit{Code: -1, Signal: syscall.SIGSEGV, Syscall: -1}) }, observe.ShardDied, "crashed", []string{"running"}, "SIGSEGV", ""},
 		"forbidden": {func(s *fakeShard) { s.exit(orders.Exit{Code: -1, Signal: syscall.SIGSYS, Syscall: 257}) }, observe.ShardDied, "crashed", []string{"resting", "running"}, "SIGSYS", "257"},
-		"stopped":   {func(s *fakeShard) { s.exit(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1, Stopped: true}) }, observe.ShardStopped, "crashed", []string{"running"}, "SIGKILL", ""},
+		"stopped":   {func(s *fakeShard) { s.exit(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1, Stopped: true}) }, observe.ShardStopped, "crashed", []string{}, "SIGKILL", ""},
 		"violation": {func(s *fakeShard) {
 			v := ipc.Violation(ipc.KindState, 7, "second head")
 			s.end(v)
@@ -48,6 +48,7 @@ func TestDeathBringsIncidentSpareAndTenantsBack(t *testing.T) {
 				l := take(t, pool, running)
 				take(t, pool, resting).Release()
 				before := l.Shard()
+				p.shard(int(before)-1).inFlight(7, l.pl.handle)
 				c.end(p.shard(int(before) - 1))
 				synctest.Wait()
 				list := pool.opt.Observer.Incidents.List()
@@ -72,8 +73,8 @@ func TestDeathBringsIncidentSpareAndTenantsBack(t *testing.T) {
 				}
 				l.Release()
 				synctest.Wait()
-				if g := pool.Gauges(); g.Spares != 1 {
-					t.Errorf("gauges %+v, want a warm spare", g)
+				if g := pool.Gauges(); g.Spares != 2 {
+					t.Errorf("gauges %+v, want warm spares", g)
 				}
 				checkSlots(t, pool, p)
 				pool.Close()

@@ -7,7 +7,11 @@
 //
 // Trust: a shard is hostile. What is asked of it has a deadline; one that breaks the protocol,
 // stops or falls silent is killed and becomes an incident. Who was running in it is known from
-// the leases held here, not from what it says.
+// the leases held here and the streams in its connection; its black box may narrow that down.
+//
+// After a death: blame.go judges, standing.go keeps suspects apart from everybody else, verdict.go
+// tells the requests that were in it. A suspect is served, alone or in a small group; the next
+// death tells more.
 //
 // Invariants: a shard hosts at most limits.Shard.MaxTenants tenants, all of one profile. A handle
 // is never used twice in a shard. Every shard that was spawned is watched by one goroutine until
@@ -40,6 +44,8 @@ type Conn interface {
 	Open(context.Context, gatewayside.OpenRequest) (*gatewayside.Stream, error)
 	Closed() <-chan struct{}
 	Err() error
+	// InFlight lists what had not ended when the connection did; see gatewayside.Conn.
+	InFlight() []gatewayside.InFlight
 	Close() error
 }
 
@@ -83,6 +89,8 @@ type Options struct {
 	Shard     limits.Shard
 	Profile   seccomp.Profile // of the first warm spare
 	MaxShards int             // shards at once, spares included; 64. The launcher has a ceiling of its own.
+	Spares    int             // empty shards of Profile kept warm; 2
+	Memory    uint64          // bytes that all shards together should not exceed; 0: not watched
 	IdleEvict time.Duration   // a tenant without a request for this long is unloaded; 10 min
 	Observer  *observe.Observer
 	// OnLog is given the log lines of tenants as they come, beside Observer.Logs; may be nil.
@@ -97,6 +105,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.MaxShards <= 0 {
 		o.MaxShards = 64
+	}
+	if o.Spares <= 0 {
+		o.Spares = 2
 	}
 	if o.IdleEvict <= 0 {
 		o.IdleEvict = 10 * time.Minute

@@ -6,19 +6,25 @@ import (
 	"maps"
 	"time"
 
-	"bulkhead/policy/seccomp"
 	"bulkhead/supervisor/tenants"
 )
 
-// idlestLocked returns the place of the profile that has been idle longest, claimed for eviction,
-// or nil.
-func (p *Pool) idlestLocked(profile seccomp.Profile) *place {
+// idlestLocked returns the place that has been idle longest among those that fit, claimed for
+// eviction, or nil. Of many it looks at a sample, as whoever is evicted need not be the very oldest:
+// thousands of tenants under pressure would each cost a look at all the others.
+func (p *Pool) idlestLocked(fits func(*shard) bool) *place {
 	for {
 		var oldest *place
-		for _, pl := range p.places {
-			if pl.loaded() && pl.shard.profile == profile && pl.refs.Load() == 0 &&
-				(oldest == nil || pl.lastUsed.Load() < oldest.lastUsed.Load()) {
+		seen := 0
+		for _, pl := range p.places { // in an order of Go's choosing, another each time
+			if !pl.loaded() || !fits(pl.shard) || pl.refs.Load() != 0 || pl.evicting.Load() {
+				continue
+			}
+			if oldest == nil || pl.lastUsed.Load() < oldest.lastUsed.Load() {
 				oldest = pl
+			}
+			if seen++; seen == evictSample {
+				break
 			}
 		}
 		if oldest == nil || p.claimLocked(oldest) {
@@ -26,6 +32,10 @@ func (p *Pool) idlestLocked(profile seccomp.Profile) *place {
 		}
 	}
 }
+
+// evictSample is how many idle tenants are compared for the least recently used one: the oldest of
+// 64 taken at random is among the oldest 5 % of all in 96 of 100 cases.
+const evictSample = 64
 
 // claimLocked takes an idle place out of service; false if a lease came first.
 func (p *Pool) claimLocked(pl *place) bool {
@@ -165,14 +175,20 @@ func (p *Pool) Evict(tenant string) (evicted, busy int) {
 func (p *Pool) sweep() {
 	tick := time.NewTicker(min(p.opt.IdleEvict/4, 15*time.Second))
 	defer tick.Stop()
+	memory := time.NewTicker(shrinkEvery)
+	defer memory.Stop()
 	for {
 		select {
+		case <-memory.C:
+			p.shrink()
+			continue
 		case <-tick.C:
 		case <-p.ctx.Done():
 			return
 		}
 		now := time.Since(p.start)
 		p.mu.Lock()
+		p.releaseLocked(time.Now())
 		var idle []*place
 		for v, pl := range maps.Clone(p.places) {
 			switch {

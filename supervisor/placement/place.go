@@ -55,10 +55,6 @@ func (l Lease) Open(ctx context.Context, r *gatewayside.OpenRequest) (*gatewaysi
 // Alive says whether the shard still lives, as far as is known.
 func (l Lease) Alive() bool { return l.pl.shard.conn.Err() == nil }
 
-// Lost notes, before Release, that the invocation ended with the shard: its tenant stands in the
-// incident.
-func (l Lease) Lost() { l.pool.lost(l.pl) }
-
 // Release gives the lease back, once.
 func (l Lease) Release() {
 	l.pl.lastUsed.Store(int64(time.Since(l.pool.start)))

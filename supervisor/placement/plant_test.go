@@ -39,10 +39,11 @@ type fakeShard struct {
 	err    error
 	break_ func(error)
 
-	mu    sync.Mutex
-	loads map[uint32]bool // guarded by mu
-	seen  map[uint32]bool // guarded by mu; every handle ever given
-	most  int             // guarded by mu
+	mu     sync.Mutex
+	loads  map[uint32]bool        // guarded by mu
+	seen   map[uint32]bool        // guarded by mu; every handle ever given
+	most   int                    // guarded by mu
+	flight []gatewayside.InFlight // guarded by mu; what InFlight says
 }
 
 func (p *plant) spawn(ctx context.Context, _ seccomp.Profile, _ uint64, onViolation func(error)) (Process, Conn, error) {
@@ -84,6 +85,13 @@ func (s *fakeShard) exit(e orders.Exit) {
 		s.exited <- e
 		close(s.exited)
 	})
+}
+
+// inFlight says that a stream of a tenant has not ended.
+func (s *fakeShard) inFlight(stream uint64, tenant uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flight = append(s.flight, gatewayside.InFlight{Stream: stream, Tenant: tenant})
 }
 
 func (s *fakeShard) end(err error) {
@@ -148,6 +156,11 @@ func (c *fakeConn) Err() error {
 	default:
 		return nil
 	}
+}
+func (c *fakeConn) InFlight() []gatewayside.InFlight {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flight
 }
 func (c *fakeConn) Close() error { c.end(gatewayside.ErrClosed); return nil }
 

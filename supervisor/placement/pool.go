@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -33,8 +32,11 @@ type Pool struct {
 	current map[string]*tenants.Version   // guarded by mu; what Retire said last
 	shards  map[uint32]*shard             // guarded by mu; alive, as far as is known
 	spawns  map[seccomp.Profile]*spawning // guarded by mu
-	room    chan struct{}                 // guarded by mu; closed and renewed when a slot became free
-	closed  bool                          // guarded by mu
+	// standings holds what is held against tenants, by id.
+	standings map[string]*standing // guarded by mu
+	cohorts   uint64               // guarded by mu; last cohort given
+	room      chan struct{}        // guarded by mu; closed and renewed when a slot became free
+	closed    bool                 // guarded by mu
 }
 
 // spawning is the state of making shards of one profile.
@@ -49,13 +51,14 @@ type spawning struct {
 // New starts a pool; Warm waits for its first shard.
 func New(opt Options) *Pool {
 	p := &Pool{
-		opt:     opt.withDefaults(),
-		start:   time.Now(),
-		places:  map[*tenants.Version]*place{},
-		current: map[string]*tenants.Version{},
-		shards:  map[uint32]*shard{},
-		spawns:  map[seccomp.Profile]*spawning{},
-		room:    make(chan struct{}),
+		opt:       opt.withDefaults(),
+		start:     time.Now(),
+		places:    map[*tenants.Version]*place{},
+		current:   map[string]*tenants.Version{},
+		shards:    map[uint32]*shard{},
+		spawns:    map[seccomp.Profile]*spawning{},
+		standings: map[string]*standing{},
+		room:      make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.sweep)
@@ -101,7 +104,7 @@ func (p *Pool) Acquire(ctx context.Context, v *tenants.Version) (Lease, error) {
 	var err error
 	patience := time.NewTimer(v.Limits.Wall)
 	defer patience.Stop()
-	for range 3 {
+	for range maxLoads {
 		var pl *place
 		if pl, err = p.find(v); err != nil {
 			return Lease{}, err
@@ -261,13 +264,20 @@ func (p *Pool) tryLoad(pl *place) error {
 		case err != nil:
 			switch {
 			case s.conn.Err() != nil:
-				p.lost(pl)
-				deadly++
+				alone = s.blamed(p.ctx, pl)
+				if alone {
+					deadly++
+				}
+				if late, ok := errors.AsType[*gatewayside.OverdueError](s.conn.Err()); ok && late.Tenant == pl.handle && late.Stream == 0 {
+					claim = startOverdue(pl, late, !own)
+				}
 			case errors.Is(err, context.DeadlineExceeded):
 				s.fail(fmt.Errorf("load %s: %w", pl.v.Tenant, err))
+				alone = true
 				deadly++
 				silent++
 			default:
+				alone = true
 				// It neither loaded nor died. What it holds of the tenant is unknown, its other
 				// tenants are well: it gets no more of them.
 				p.mu.Lock()
@@ -276,11 +286,15 @@ func (p *Pool) tryLoad(pl *place) error {
 			}
 			p.vacate(pl)
 			err = fmt.Errorf("load %s into shard %d: %w", pl.v.Tenant, s.proc.ID, err)
+			if claim != nil && own {
+				return claim // nobody else's word: not another shard for code that has had its CPU
+			}
 			if deadly >= maxDeadly && own || silent >= maxDeadly {
 				return fmt.Errorf("%w: %w", errDeadly, err)
 			}
 		case res.Failed != nil:
 			p.vacate(pl)
+			alone = true
 			claim = &LoadError{Tenant: pl.v.Tenant, Outcome: res.Failed.Outcome, Failure: *res.Failed, unconfirmed: !own}
 			err = claim
 			if own {
@@ -296,7 +310,6 @@ func (p *Pool) tryLoad(pl *place) error {
 			p.mu.Unlock()
 			return nil
 		}
-		alone = true
 	}
 	if claim != nil {
 		return claim
@@ -316,10 +329,28 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 			p.mu.Unlock()
 			return nil, ErrDraining
 		}
+		cohort, next := p.cohortLocked(pl.v.Tenant)
 		alone = alone && p.soloLocked() < maxSolo
-		if s := p.fitLocked(profile, alone); s != nil {
+		s := p.fitLocked(profile, cohort, alone)
+		if s != nil && !s.used && time.Now().Before(next) {
+			wait := time.Until(next)
+			p.mu.Unlock()
+			select {
+			case <-time.After(wait):
+				continue
+			case <-p.ctx.Done():
+				return nil, ErrDraining
+			case <-deadline.C:
+				return nil, &NoShardError{Err: errors.New("this worker has ended too many processes of late"), Retry: wait}
+			}
+		}
+		if s != nil {
+			if victim := p.overLocked(); victim != nil {
+				p.wg.Go(func() { p.evict(victim) })
+			}
 			s.slots++
 			s.used = true
+			s.cohort = cohort
 			s.solo = alone
 			s.mixed = s.mixed || s.guest != "" && s.guest != pl.v.Tenant
 			s.guest = pl.v.Tenant
@@ -333,7 +364,7 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 		var done chan struct{}
 		var failed error
 		room := p.room
-		if len(p.shards)+p.runningLocked() < p.opt.MaxShards || p.spawns[profile] != nil && p.spawns[profile].done != nil {
+		if len(p.shards)+p.runningLocked() < p.ceiling(cohort) || p.spawns[profile] != nil && p.spawns[profile].done != nil {
 			sp := p.spawnLocked(profile)
 			done = sp.done
 			if done == nil {
@@ -347,7 +378,7 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 		}
 		var victim *place
 		if done == nil {
-			if victim = p.idlestLocked(profile); victim == nil {
+			if victim = p.idlestLocked(func(s *shard) bool { return s.profile == profile && s.cohort == cohort }); victim == nil {
 				p.mu.Unlock()
 				if failed != nil {
 					return nil, failed
@@ -371,22 +402,38 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 	}
 }
 
-// fitLocked chooses at random among the shards in use that have room, so that nobody can choose
-// his neighbours, and falls back on a spare; alone takes a spare or nothing.
-func (p *Pool) fitLocked(profile seccomp.Profile, alone bool) *shard {
+// ceiling is how many shards there may be for the sake of this cohort: some are kept for suspects,
+// who cannot be put with others when all are taken.
+func (p *Pool) ceiling(cohort uint64) int {
+	if cohort != 0 {
+		return p.opt.MaxShards
+	}
+	return p.opt.MaxShards - p.opt.MaxShards/8
+}
+
+// fitLocked chooses at random among the shards of the cohort that have room, so that nobody can
+// choose his neighbours, and falls back on a spare; alone takes a spare or nothing.
+func (p *Pool) fitLocked(profile seccomp.Profile, cohort uint64, alone bool) *shard {
 	var fit []*shard
 	var spare *shard
+	inUse := 0
 	for _, s := range p.shards {
+		if s.used {
+			inUse++
+		}
 		switch {
 		case s.profile != profile || s.dead || s.closed || s.solo || s.slots >= p.opt.Shard.MaxTenants || s.conn.Err() != nil:
-		case s.used:
-			fit = append(fit, s)
-		default:
+		case !s.used:
 			spare = s
+		case s.cohort == cohort:
+			fit = append(fit, s)
 		}
 	}
 	if len(fit) > 0 && !alone {
 		return fit[rand.IntN(len(fit))]
+	}
+	if inUse >= p.ceiling(cohort) {
+		return nil
 	}
 	return spare
 }
@@ -401,13 +448,15 @@ func (p *Pool) soloLocked() (n int) {
 	return n
 }
 
-// lost notes that a request or a load of pl ended with its shard.
-func (p *Pool) lost(pl *place) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if s := pl.shard; !slices.Contains(s.lost, pl.v.Tenant) {
-		s.lost = append(s.lost, pl.v.Tenant)
-	}
+// startOverdue is the answer for a version whose start-up could only be stopped with its process.
+func startOverdue(pl *place, late *gatewayside.OverdueError, unconfirmed bool) *LoadError {
+	return &LoadError{unconfirmed: unconfirmed, Tenant: pl.v.Tenant, Outcome: gen.Outcome_exceededCpu, Failure: gatewayside.LoadFailure{
+		Outcome: gen.Outcome_exceededCpu, Message: fmt.Sprintf("start-up exceeded its CPU limit of %d ms: used %.1f ms inside one operation that cannot be interrupted",
+			late.Limit.Milliseconds(), float64(late.CPU.Microseconds())/1000)}}
+}
+
+func (p *Pool) shuffle(ids []string) {
+	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 }
 
 // loaded says whether the load is over and well.

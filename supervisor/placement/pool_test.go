@@ -39,7 +39,7 @@ func TestLoadsOnceAndFillsShards(t *testing.T) {
 		p.mu.Lock()
 		p.onLoad = nil
 		p.mu.Unlock()
-		// Nine tenants in shards of four: three shards and a spare.
+		// Nine tenants in shards of four: three shards, and two spares.
 		shards := map[uint32]int{}
 		for i := range 8 {
 			l := take(t, pool, version(fmt.Sprint("t", i)))
@@ -47,8 +47,8 @@ func TestLoadsOnceAndFillsShards(t *testing.T) {
 			l.Release()
 		}
 		synctest.Wait()
-		if g := pool.Gauges(); g.Shards != 3 || g.Spares != 1 || g.TenantsLoaded != 9 {
-			t.Errorf("gauges %+v, want 3 shards, 1 spare, 9 loaded", g)
+		if g := pool.Gauges(); g.Shards != 3 || g.Spares != 2 || g.TenantsLoaded != 9 {
+			t.Errorf("gauges %+v, want 3 shards, 2 spares, 9 loaded", g)
 		}
 		checkSlots(t, pool, p)
 		pool.Close()
@@ -76,7 +76,7 @@ func TestAWaiterThatLeavesDoesNotUndoTheLoad(t *testing.T) {
 func TestChoiceAmongTheFitIsRandom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &plant{}
-		pool := newPool(t, p, func(o *Options) { o.Shard.MaxTenants = 1000 })
+		pool := newPool(t, p, func(o *Options) { o.Shard.MaxTenants, o.Spares = 1000, 1 })
 		// Two shards in use: fill one, make room in neither, then open both by hand.
 		pool.mu.Lock()
 		pool.spawnLocked(seccomp.JIT)
@@ -126,8 +126,8 @@ func TestIdleTenantsAreEvictedAndEmptyShardsRetired(t *testing.T) {
 		checkSlots(t, pool, p)
 		held.Release()
 		time.Sleep(2 * time.Minute)
-		if g := pool.Gauges(); g.Shards != 0 || g.Spares != 1 {
-			t.Errorf("gauges %+v, want the spare alone", g)
+		if g := pool.Gauges(); g.Shards != 0 || g.Spares != 2 {
+			t.Errorf("gauges %+v, want the spares alone", g)
 		}
 		if n := len(pool.opt.Observer.Incidents.List()); n != 0 {
 			t.Errorf("%d incidents of shards that were not needed", n)

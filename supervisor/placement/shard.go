@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -46,7 +45,10 @@ type shard struct {
 	closed   bool              // takes no more tenants
 	retiring bool              // ended by us: its end is no incident
 	dead     bool              // out of Pool.shards
-	lost     []string          // tenants whose requests or loads ended with it, in part
+	cohort   uint64            // whose members alone it hosts; 0: those against whom nothing is held
+
+	judged judgement     // why it ended
+	box    []ipc.Running // what its black box said then; written before judged.done is closed
 }
 
 // fail kills the shard for a reason.
@@ -96,14 +98,19 @@ func (p *Pool) runningLocked() (n int) {
 	return n
 }
 
-// keepSpareLocked sees to it that one shard of the profile is warm and empty.
+// keepSpareLocked sees to it that shards of the profile are warm and empty: one is for the next
+// tenant, and one, of the profile that most have, for the next suspect.
 func (p *Pool) keepSpareLocked(profile seccomp.Profile) {
+	want := 1
+	if profile == p.opt.Profile {
+		want = p.opt.Spares
+	}
 	for _, s := range p.shards {
 		if s.profile == profile && !s.used && !s.dead {
-			return
+			want--
 		}
 	}
-	if len(p.shards)+p.runningLocked() < p.opt.MaxShards {
+	if want > 0 && len(p.shards)+p.runningLocked() < p.opt.MaxShards {
 		p.spawnLocked(profile)
 	}
 }
@@ -113,7 +120,7 @@ func (p *Pool) spawn(profile seccomp.Profile, sp *spawning) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(p.ctx, spawnTimeout)
 	defer cancel()
-	s := &shard{pool: p, profile: profile, hosted: map[uint32]*place{}}
+	s := &shard{pool: p, profile: profile, hosted: map[uint32]*place{}, judged: judgement{done: make(chan struct{})}}
 	// The connection may fail before Spawn has returned: the reason waits in s.failure.
 	var known atomic.Bool
 	proc, conn, err := p.opt.Spawn(ctx, profile, p.opt.Shard.Memory, func(err error) {
@@ -143,6 +150,7 @@ func (p *Pool) spawn(profile seccomp.Profile, sp *spawning) {
 		go s.stop()
 	} else {
 		p.shards[proc.ID] = s
+		p.keepSpareLocked(profile)
 	}
 	p.wg.Go(func() { p.watch(s) })
 	if proc.Stderr != nil {
@@ -198,6 +206,13 @@ func (p *Pool) watch(s *shard) {
 	}
 	p.mu.Unlock()
 
+	why := s.reason()
+	judged := false
+	var suspects []string
+	if early(why) || retiring {
+		// What is known cannot change any more: requests need not wait for the process to be gone.
+		suspects, judged = p.judge(s, why, orders.Exit{Code: -1, Syscall: -1}), true
+	}
 	s.kill() // a shard without its sockets is of no use, whatever it still does
 	if !exited {
 		select {
@@ -208,9 +223,12 @@ func (p *Pool) watch(s *shard) {
 		}
 	}
 	s.conn.Close()
+	if !judged {
+		suspects = p.judge(s, why, exit)
+	}
 	if !retiring {
 		p.opt.Observer.Metrics.Event("respawned")
-		p.opt.Observer.Incidents.Add(s.incident(exit))
+		p.opt.Observer.Incidents.Add(s.incident(exit, why, suspects))
 	}
 	for _, f := range []*os.File{s.proc.Stderr, s.proc.BlackBox} {
 		if f != nil {
@@ -235,26 +253,32 @@ func (p *Pool) buryLocked(s *shard) {
 	p.freedLocked()
 }
 
-// incident says how a shard ended that was not asked to.
-func (s *shard) incident(exit orders.Exit) observe.Incident {
-	i := observe.Incident{Kind: observe.ShardDied, Shard: s.proc.ID, Outcome: gen.Outcome_crashed.String()}
-	why := s.conn.Err()
+// reason is why we or the connection gave the shard up.
+func (s *shard) reason() error {
 	if f := s.failure.Load(); f != nil {
-		why = *f
+		return *f
 	}
-	var v *ipc.ViolationError
-	all := false // hosted, not only running
+	return s.conn.Err()
+}
+
+// early says whether a reason settles who is to blame before the process is gone.
+func early(why error) bool {
+	return errors.As(why, new(*ipc.ViolationError)) || errors.As(why, new(*gatewayside.OverdueError))
+}
+
+// incident says how a shard ended that was not asked to.
+func (s *shard) incident(exit orders.Exit, why error, suspects []string) observe.Incident {
+	i := observe.Incident{Kind: observe.ShardDied, Shard: s.proc.ID, Outcome: gen.Outcome_crashed.String(), Tenants: suspects}
 	switch {
-	case errors.As(why, &v):
-		i.Kind, i.Outcome, all = observe.ShardViolation, gen.Outcome_protocolViolation.String(), true
+	case errors.As(why, new(*ipc.ViolationError)):
+		i.Kind, i.Outcome = observe.ShardViolation, gen.Outcome_protocolViolation.String()
+	case errors.As(why, new(*gatewayside.OverdueError)):
+		i.Kind, i.Outcome = observe.ShardOverdue, gen.Outcome_exceededCpu.String()
 	case exit.Stopped:
 		i.Kind = observe.ShardStopped
-	case exit.Signal == unix.SIGSYS:
-		all = true // it tried what the seal forbids: it is taken as compromised, and so are all in it
 	case errors.Is(why, gatewayside.ErrUnresponsive), errors.Is(why, context.DeadlineExceeded):
 		i.Kind = observe.ShardSilent
 	}
-	i.Tenants = s.suspects(all)
 	if exit.Signal != 0 {
 		name := unix.SignalName(exit.Signal)
 		i.Signal = &name
@@ -284,24 +308,13 @@ func (s *shard) describe(exit orders.Exit, why error) string {
 	if why != nil && !errors.Is(why, gatewayside.ErrClosed) {
 		text += "; " + why.Error()
 	}
+	if said := words(s.box); said != "" {
+		text += "; V8 said: " + said
+	}
 	if last := s.stderr.last(); last != "" {
 		text += "; last words: " + last
 	}
 	return text
-}
-
-// suspects lists the tenants that were running or loading, or all hosted ones.
-func (s *shard) suspects(all bool) []string {
-	s.pool.mu.Lock()
-	defer s.pool.mu.Unlock()
-	ids := slices.Clone(s.lost)
-	for _, pl := range s.hosted {
-		if all || pl.refs.Load() > 0 || !pl.loaded() {
-			ids = append(ids, pl.v.Tenant)
-		}
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids)
 }
 
 // tail keeps the beginning of the last lines that a shard wrote to its stderr: V8's and Go's last

@@ -63,6 +63,10 @@ type Child struct {
 // it every few seconds; 0 before the first report.
 func (c *Child) RSS() uint64 { return c.rss.Load() }
 
+// DetailOutOfMemory is the Detail of an Exit by SIGKILL that the kernel's OOM killer sent because the
+// child's cgroup had no memory left.
+const DetailOutOfMemory = "killed by the kernel: out of memory in its cgroup"
+
 // Exit says how a child ended, as the kernel told the launcher.
 type Exit struct {
 	Code          int            // exit code, -1 if Signal is set

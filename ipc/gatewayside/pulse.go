@@ -1,0 +1,142 @@
+package gatewayside
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"bulkhead/ipc"
+	"bulkhead/schema/gen"
+)
+
+const (
+	// waitPing is how often a shard is asked whose requests wait for something.
+	waitPing = 250 * time.Millisecond
+	// restPing is how often a shard without requests is asked. Nobody waits for it; a stopped process
+	// is the launcher's to see.
+	restPing = time.Second
+	// restTimeout is how long such a shard may take to answer.
+	restTimeout = 5 * time.Second
+	// atWork is how long after the last frame to it a shard counts as at work: what makes a shard
+	// hang is something it was asked to do, or a timer, which its next request finds out about.
+	atWork = 300 * time.Millisecond
+	// lateFactor is how much longer than it is late itself the gateway waits for a shard: on a
+	// machine whose processors are all taken, who sleeps is not dead (cf. RFC 6298, RTO).
+	lateFactor = 8
+	// most a machine's lateness can lengthen the wait.
+	mostPatience = 3 * time.Second
+)
+
+// pulse tells a shard that lives from one that does not. A shard at work that has been silent for
+// PingEvery is sent a ping, which its poller answers and no isolate; without an answer within
+// PingTimeout the connection ends.
+//
+// Written by the connection's heartbeat goroutine but for what readers and callers touch, which is
+// atomic. Times are monotonic ns since start.
+type pulse struct {
+	start          time.Time
+	every, timeout time.Duration
+	lastHeard      atomic.Int64  // something came from the shard
+	lastAsked      atomic.Int64  // something that makes it work was sent
+	seq            atomic.Uint64 // of the last ping; from a random start, so that an answer to an unread ping cannot be guessed
+	waiting        atomic.Bool   // for the pong to seq
+	wake           chan struct{} // capacity 1: work after a rest
+
+	sent     time.Time     // heartbeat's; of the outstanding ping
+	rtt, dev time.Duration // heartbeat's; smoothed round trip and its deviation
+	answered atomic.Int64  // when the pong came
+	lateness time.Duration // heartbeat's; how late its own ticks have been, decaying
+	resting  atomic.Bool
+}
+
+func (p *pulse) begin(o *Options) {
+	p.start, p.every, p.timeout = time.Now(), o.PingEvery, o.PingTimeout
+	p.seq.Store(rand.Uint64())
+	p.wake = make(chan struct{}, 1)
+}
+
+func (p *pulse) now() int64 { return int64(time.Since(p.start)) }
+
+// heard notes that the shard said something.
+func (p *pulse) heard() { p.lastHeard.Store(p.now()) }
+
+// asked notes that the shard was given work.
+func (p *pulse) asked() {
+	p.lastAsked.Store(p.now())
+	if p.resting.Load() && p.resting.CompareAndSwap(true, false) {
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// working says whether the shard has something to do, as far as is known here.
+func (p *pulse) working() bool {
+	at := p.lastAsked.Load()
+	return at != 0 && p.now()-at < int64(atWork)
+}
+
+// pong takes a pong frame.
+func (p *pulse) pong(f gen.Frame) error {
+	if f.Stream() != 0 || f.Pong() != p.seq.Load() || !p.waiting.Load() {
+		return ipc.Violation(ipc.KindPong, f.Stream(), "pong without its ping")
+	}
+	p.answered.Store(p.now())
+	p.waiting.Store(false)
+	return nil
+}
+
+// beat is one look at the shard: whether to send a ping, when to look again, or why it is given up.
+// late is how much later than asked for this look takes place, busy whether requests are in the shard.
+func (p *pulse) beat(late time.Duration, busy bool) (ping bool, next time.Duration, err error) {
+	p.lateness = max(late, p.lateness*7/8)
+	now := p.now()
+	working := p.working()
+	if !p.sent.IsZero() {
+		if p.waiting.Load() {
+			waited := time.Since(p.sent)
+			limit := p.patience()
+			if !working && !busy {
+				limit = max(limit, restTimeout)
+			}
+			if waited > limit {
+				return false, 0, fmt.Errorf("ping unanswered for %v: %w", waited.Round(time.Millisecond), ErrUnresponsive)
+			}
+			return false, min(max(limit-waited, time.Millisecond), p.every), nil
+		}
+		p.measure(time.Duration(p.answered.Load()) - p.sent.Sub(p.start))
+		p.sent = time.Time{}
+	}
+	silent := time.Duration(now - p.lastHeard.Load())
+	wait := restPing
+	switch {
+	case working:
+		wait = p.every
+	case busy:
+		wait = max(p.every, waitPing)
+	}
+	if silent < wait {
+		return false, wait - silent, nil
+	}
+	p.sent = time.Now()
+	p.seq.Add(1)
+	p.waiting.Store(true)
+	return true, p.every, nil
+}
+
+// measure takes a round trip into account, as RFC 6298 section 2 does.
+func (p *pulse) measure(d time.Duration) {
+	if p.rtt == 0 {
+		p.rtt, p.dev = d, d/2
+		return
+	}
+	p.dev = (3*p.dev + (p.rtt - d).Abs()) / 4
+	p.rtt = (7*p.rtt + d) / 8
+}
+
+// patience is how long an answer may take now.
+func (p *pulse) patience() time.Duration {
+	return min(max(p.timeout, p.rtt+4*p.dev)+lateFactor*p.lateness, max(p.timeout, mostPatience))
+}

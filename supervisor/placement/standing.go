@@ -1,0 +1,131 @@
+package placement
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// standing is what is held against a tenant. It is served all the same, but only in shards of its
+// cohort: alone if it is held to have ended a shard, and with as few others as can be managed while
+// it is one of many who may have. Being framed costs it nothing but the company.
+type standing struct {
+	cohort uint64    // of the shards that may host it; 0: any, it has been released
+	deaths int       // of shards it is held to have ended, in a row
+	until  time.Time // released then
+	next   time.Time // no new shard for it before
+	gone   time.Time // forgotten then
+}
+
+const (
+	// maxGroups bounds the shards that one death's suspects are spread over. More suspects than that
+	// are tested in groups: the next death tells which one.
+	maxGroups = 8
+	// probation of a tenant that may have ended a shard.
+	probation = time.Minute
+	// Quarantine of a tenant that did, doubling with each further one up to maxQuarantine.
+	quarantine    = 10 * time.Minute
+	maxQuarantine = 24 * time.Hour
+	// remembered is how long after its release a tenant's past counts.
+	remembered = 24 * time.Hour
+	// freeDeaths of a tenant cost it no waiting; each further one doubles the pause before the next
+	// shard for it, from firstPause to lastPause: whoever lives on ending processes must not have
+	// the machine busy with making them.
+	freeDeaths = 3
+	firstPause = 50 * time.Millisecond
+	lastPause  = 2 * time.Second
+)
+
+// accuseLocked puts suspects of a death apart, from everybody else and as far as possible from each
+// other. proven: the only one did it.
+func (p *Pool) accuseLocked(suspects []string, proven bool) {
+	now := time.Now()
+	groups := min(len(suspects), maxGroups)
+	// At random, so that who shares a group with whom cannot be arranged.
+	p.shuffle(suspects)
+	for g := range groups {
+		p.cohorts++
+		for i := g; i < len(suspects); i += groups {
+			st := p.standings[suspects[i]]
+			if st == nil {
+				st = &standing{}
+				p.standings[suspects[i]] = st
+			}
+			st.cohort = p.cohorts
+			until := now.Add(probation)
+			if len(suspects) > maxGroups {
+				until = now.Add(quarantine)
+			}
+			if proven {
+				st.deaths++
+				until = now.Add(min(quarantine<<min(st.deaths-1, 12), maxQuarantine))
+				if n := st.deaths - freeDeaths; n > 0 {
+					st.next = now.Add(min(firstPause<<min(n-1, 12), lastPause))
+				}
+			}
+			if until.After(st.until) {
+				st.until = until
+			}
+			st.gone = st.until.Add(remembered)
+			p.moveLocked(suspects[i], st.cohort)
+		}
+	}
+	slices.Sort(suspects)
+}
+
+// cohortLocked is the cohort of a tenant now, and when it may have a new shard.
+func (p *Pool) cohortLocked(tenant string) (cohort uint64, next time.Time) {
+	if st := p.standings[tenant]; st != nil {
+		return st.cohort, st.next
+	}
+	return 0, time.Time{}
+}
+
+// moveLocked has a tenant's next requests go to a shard of its cohort. Where it is now its running
+// requests end in peace.
+func (p *Pool) moveLocked(tenant string, cohort uint64) {
+	for v, pl := range p.places {
+		if v.Tenant != tenant || !pl.loaded() || pl.shard.cohort == cohort {
+			continue
+		}
+		pl.retired.Store(true)
+		if p.claimLocked(pl) {
+			go p.evict(pl)
+		} else {
+			pl.gone.Store(true)
+			p.removeLocked(pl)
+		}
+	}
+}
+
+// releaseLocked lets those go whose time is over.
+func (p *Pool) releaseLocked(now time.Time) {
+	for id, st := range p.standings {
+		switch {
+		case now.After(st.gone):
+			delete(p.standings, id)
+		case st.cohort != 0 && now.After(st.until):
+			st.cohort, st.next = 0, time.Time{}
+			p.moveLocked(id, 0)
+		}
+	}
+}
+
+// Standing says in a few words what is held against a tenant, "" for nothing.
+func (p *Pool) Standing(tenant string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.standings[tenant]
+	switch {
+	case st == nil || st.cohort == 0:
+		return ""
+	case st.deaths > 0:
+		return fmt.Sprintf("alone: ended %d processes, until %s", st.deaths, st.until.UTC().Format(time.RFC3339))
+	}
+	return "apart: may have ended a process, until " + st.until.UTC().Format(time.RFC3339)
+}
+
+func unique(ids []string) []string {
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
