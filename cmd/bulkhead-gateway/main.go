@@ -132,7 +132,7 @@ func run() error {
 // maxConns is how many client connections fit the limit of descriptors beside what shards, bundlers
 // and operators need: clients must not be able to keep a new shard's sockets from being taken over.
 func maxConns() int {
-	const others = 1024
+	const others = 2048 // four for each of 256 shards, and as many for upstreams, bundlers and operators
 	limit := unix.Rlimit{Cur: 4096}
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 1024
@@ -205,6 +205,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		Shard:     pol.Shard,
 		Profile:   pol.Profile,
 		MaxShards: boot.MaxShards,
+		Memory:    boot.Memory,
 		IdleEvict: pol.IdleEvict,
 		Observer:  obs,
 		OnLog:     onLog(log, opt.dev),

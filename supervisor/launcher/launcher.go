@@ -128,7 +128,7 @@ func (l *launcher) logf(format string, args ...any) {
 func (l *launcher) boot() orders.Boot {
 	b := orders.Boot{
 		Args: l.opt.GatewayArgs, Rootless: !l.root,
-		MaxShards: l.opt.MaxShards, MaxBundlers: l.opt.MaxBundlers, ShardMemory: l.opt.ShardMemory,
+		MaxShards: l.opt.MaxShards, MaxBundlers: l.opt.MaxBundlers, ShardMemory: l.opt.ShardMemory, Memory: l.opt.Memory,
 		Profiles: l.opt.Profiles, Degraded: l.degraded, LauncherPID: os.Getpid(), Generation: l.generation,
 	}
 	for _, s := range l.listen {

@@ -12,6 +12,8 @@ import (
 
 	"bulkhead/policy/limits"
 	"bulkhead/policy/seccomp"
+
+	"golang.org/x/sys/unix"
 )
 
 // Options are the launcher's ceilings and doors: its argv, and nothing else, decides them. Orders
@@ -29,6 +31,7 @@ type Options struct {
 	MaxShards    int
 	MaxBundlers  int
 	ShardMemory  uint64 // bytes
+	Memory       uint64 // bytes that all shards together should not exceed; the gateway keeps to it
 	UIDBase      uint32 // root: the gateway's uid; children get the ones after it
 	Accept       []string
 	Profiles     []seccomp.Profile
@@ -43,7 +46,7 @@ const (
 	// DefaultUIDBase lies above the ranges of users, systemd's dynamic users and containers, and
 	// below those that file systems and old programs mistake for negative.
 	DefaultUIDBase   = 1_900_000_000
-	defaultMaxShards = 64
+	defaultMaxShards = 256
 	defaultBundlers  = 4
 	defaultDrain     = 30 * time.Second
 )
@@ -75,6 +78,7 @@ func ParseArgs(args []string, log io.Writer) (Options, error) {
 	f.IntVar(&o.MaxShards, "max-shards", defaultMaxShards, "`N` worker processes at most")
 	f.IntVar(&o.MaxBundlers, "max-bundlers", defaultBundlers, "`N` bundlers at once at most")
 	f.Uint64Var(&o.ShardMemory, "shard-memory", limits.DefaultShard().Memory, "`BYTES` of memory that one shard may have at most")
+	f.Uint64Var(&o.Memory, "memory", physicalMemory()/4*3, "`BYTES` of memory that all shards together should not exceed: idle tenants are unloaded, the least recently used first")
 	f.Uint64Var(&uidBase, "uid-base", DefaultUIDBase, "as root: the gateway's `UID`; children use the ones after it")
 	f.Var(listFlag{&o.Accept}, "accept", "degradation `NAME` the operator accepts (repeat): "+strings.Join(degradationNames(), ", "))
 	f.Var(listFlag{&profiles}, "allow-profile", "`PROFILE` that shards may have (repeat); default: jitless, jit")
@@ -135,6 +139,9 @@ func (o *Options) check() error {
 	if o.MaxShards < 1 || o.MaxShards > 4096 || o.MaxBundlers < 1 || o.MaxBundlers > 256 {
 		return fmt.Errorf("--max-shards is 1 to 4096, --max-bundlers 1 to 256")
 	}
+	if o.Memory < minMemory {
+		return fmt.Errorf("--memory %s: at least %d", strconv.FormatUint(o.Memory, 10), uint64(minMemory))
+	}
 	if o.ShardMemory < minShardMemory {
 		return fmt.Errorf("--shard-memory %s: at least %d", strconv.FormatUint(o.ShardMemory, 10), uint64(minShardMemory))
 	}
@@ -146,4 +153,16 @@ const (
 	maxRoots = 16
 	// minShardMemory is what V8 and Go take before the first tenant, with some air.
 	minShardMemory = 64 << 20
+	// minMemory is room for a few shards.
+	minMemory = 256 << 20
 )
+
+// physicalMemory is what the machine has, bytes (sysinfo(2)); the least that would do where the
+// kernel does not say.
+func physicalMemory() uint64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 4 * minMemory / 3
+	}
+	return max(info.Totalram*uint64(info.Unit), 2*minMemory)
+}

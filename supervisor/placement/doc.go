@@ -41,6 +41,7 @@ type Conn interface {
 	Load(context.Context, gatewayside.LoadRequest) (gatewayside.LoadResult, error)
 	Evict(ctx context.Context, tenant uint32) error
 	Stats(context.Context) (gatewayside.Stats, error)
+	CodeCache(ctx context.Context, tenant uint32) ([]byte, error)
 	Open(context.Context, gatewayside.OpenRequest) (*gatewayside.Stream, error)
 	Closed() <-chan struct{}
 	Err() error

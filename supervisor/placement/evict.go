@@ -114,6 +114,11 @@ func (p *Pool) freedLocked() {
 // Retire says which version of a tenant serves from now on, nil for none. Others of the tenant
 // finish their requests and are evicted.
 func (p *Pool) Retire(tenant string, now *tenants.Version) {
+	hash := ""
+	if now != nil {
+		hash = now.Hash
+	}
+	p.caches.keepOnly(tenant, hash)
 	p.mu.Lock()
 	if now == nil {
 		delete(p.current, tenant)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -140,6 +141,10 @@ func (c *fakeConn) Evict(_ context.Context, tenant uint32) error {
 	defer c.mu.Unlock()
 	delete(c.loads, tenant)
 	return c.Err()
+}
+
+func (c *fakeConn) CodeCache(context.Context, uint32) ([]byte, error) {
+	return []byte("cache made in shard " + strconv.Itoa(int(c.id))), nil
 }
 
 func (c *fakeConn) Stats(context.Context) (gatewayside.Stats, error) {

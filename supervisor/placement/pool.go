@@ -32,6 +32,8 @@ type Pool struct {
 	current map[string]*tenants.Version   // guarded by mu; what Retire said last
 	shards  map[uint32]*shard             // guarded by mu; alive, as far as is known
 	spawns  map[seccomp.Profile]*spawning // guarded by mu
+	forging sync.Mutex                    // held while a code cache is made
+	caches  caches
 	// standings holds what is held against tenants, by id.
 	standings map[string]*standing // guarded by mu
 	cohorts   uint64               // guarded by mu; last cohort given
@@ -57,6 +59,7 @@ func New(opt Options) *Pool {
 		current:   map[string]*tenants.Version{},
 		shards:    map[uint32]*shard{},
 		spawns:    map[seccomp.Profile]*spawning{},
+		caches:    caches{entries: map[cacheKey]*cached{}},
 		standings: map[string]*standing{},
 		room:      make(chan struct{}),
 	}
@@ -255,7 +258,12 @@ func (p *Pool) tryLoad(pl *place) error {
 		}
 		var res gatewayside.LoadResult
 		ctx, cancel := context.WithTimeout(p.ctx, pl.v.Limits.StartupCPU+loadGrace)
-		res, err = s.conn.Load(ctx, p.loadRequest(s, pl))
+		req := p.loadRequest(s, pl)
+		var forge bool
+		if req.CodeCache, forge = p.caches.get(pl.v); forge {
+			p.wg.Go(func() { p.forge(pl.v) })
+		}
+		res, err = s.conn.Load(ctx, req)
 		cancel()
 		p.mu.Lock()
 		own := !s.mixed // nobody else has been in it
@@ -307,6 +315,7 @@ func (p *Pool) tryLoad(pl *place) error {
 			}
 			p.mu.Lock()
 			s.solo = false
+			p.gatherLocked(pl)
 			p.mu.Unlock()
 			return nil
 		}

@@ -26,6 +26,7 @@ type serveFlags struct {
 	workerDir                   string
 	dev, index, verbose         bool
 	maxShards                   int
+	memory                      string
 	drain                       time.Duration
 
 	only string // one tenant of its root; set by dev
@@ -81,6 +82,7 @@ func (f *serveFlags) common(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.accept, "accept", nil, "degradation `NAME` of this host to accept (repeat): "+strings.Join(policy.Degradations(), ", "))
 	c.Flags().StringVar(&f.workerDir, "worker-dir", "", "`DIR` to take bulkhead-worker from instead of the one beside this binary")
 	c.Flags().IntVar(&f.maxShards, "max-shards", 0, "`N` worker processes at most; default: the launcher's")
+	c.Flags().StringVar(&f.memory, "memory", "", "`SIZE` such as 12GiB that all worker processes together should not exceed; default: three quarters of the machine's")
 	c.Flags().DurationVar(&f.drain, "drain-timeout", 0, "how long a stop waits for requests in flight; default: the launcher's")
 	c.Flags().BoolVar(&f.verbose, "verbose", false, "log details")
 }
@@ -155,7 +157,11 @@ func (f *serveFlags) run(out io.Writer) error {
 		return err
 	}
 	f.describe(out, pol, found)
-	argv := append([]string{"bulkhead-launcher"}, f.launcherArgs(pol, bins, accept)...)
+	args, err := f.launcherArgs(pol, bins, accept)
+	if err != nil {
+		return err
+	}
+	argv := append([]string{"bulkhead-launcher"}, args...)
 	// Nothing of ours is needed any more: the process becomes the launcher, with the same pid, so
 	// that a service manager and a shell's job control see one thing.
 	if err := syscall.Exec(bins.launcher, argv, os.Environ()); err != nil {
@@ -378,7 +384,7 @@ func exampleURL(listen string, found []string, index bool) string {
 }
 
 // launcherArgs is the launcher's whole command line.
-func (f *serveFlags) launcherArgs(pol *policy.Policy, b binaries, accept []string) []string {
+func (f *serveFlags) launcherArgs(pol *policy.Policy, b binaries, accept []string) ([]string, error) {
 	args := []string{"--gateway", b.gateway, "--worker", b.worker, "--bundler", b.self, "--data", f.data, "--admin", f.admin,
 		"--shard-memory", strconv.FormatUint(pol.Shard.Memory, 10)}
 	add := func(flag string, values ...string) {
@@ -396,6 +402,13 @@ func (f *serveFlags) launcherArgs(pol *policy.Policy, b binaries, accept []strin
 	if f.maxShards > 0 {
 		add("--max-shards", strconv.Itoa(f.maxShards))
 	}
+	if f.memory != "" {
+		bytes, err := policy.ParseBytes(f.memory)
+		if err != nil {
+			return nil, fmt.Errorf("--memory: %w", err)
+		}
+		add("--memory", strconv.FormatUint(bytes, 10))
+	}
 	if f.drain > 0 {
 		add("--drain-timeout", f.drain.String())
 	}
@@ -407,7 +420,7 @@ func (f *serveFlags) launcherArgs(pol *policy.Policy, b binaries, accept []strin
 	if f.verbose {
 		add("--gateway-arg", "--verbose")
 	}
-	return args
+	return args, nil
 }
 
 // profiles are those the policy gives to anybody: the launcher refuses all others.

@@ -24,6 +24,7 @@ type Boot struct {
 	MaxShards   int
 	MaxBundlers int
 	ShardMemory uint64 // bytes, the most one shard may ask for
+	Memory      uint64 // bytes that all shards together should not exceed
 	Profiles    []seccomp.Profile
 	Degraded    []string // accepted degradations that are in effect here, "name: reason"
 	LauncherPID int
@@ -80,6 +81,7 @@ func (b Boot) Encode() []byte {
 	put("max-shards", strconv.Itoa(b.MaxShards))
 	put("max-bundlers", strconv.Itoa(b.MaxBundlers))
 	put("shard-memory", strconv.FormatUint(b.ShardMemory, 10))
+	put("memory", strconv.FormatUint(b.Memory, 10))
 	put("launcher-pid", strconv.Itoa(b.LauncherPID))
 	put("generation", strconv.Itoa(b.Generation))
 	return out
@@ -137,6 +139,8 @@ func (b *Boot) set(key, value string) (err error) {
 		b.MaxBundlers, err = strconv.Atoi(value)
 	case "shard-memory":
 		b.ShardMemory, err = strconv.ParseUint(value, 10, 64)
+	case "memory":
+		b.Memory, err = strconv.ParseUint(value, 10, 64)
 	case "launcher-pid":
 		b.LauncherPID, err = strconv.Atoi(value)
 	case "generation":
