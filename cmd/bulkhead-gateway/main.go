@@ -1,4 +1,5 @@
 //go:debug containermaxprocs=0
+//go:debug decoratemappings=0
 //go:debug updatemaxprocs=0
 
 // Command bulkhead-gateway serves HTTP to clients and the admin API to operators. It has no

@@ -1,4 +1,5 @@
 //go:debug containermaxprocs=0
+//go:debug decoratemappings=0
 //go:debug updatemaxprocs=0
 
 // Command bulkhead-worker is a shard: it hosts isolates of tenants inside the room and behind the

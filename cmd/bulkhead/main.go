@@ -7,6 +7,7 @@
 // nothing.
 //
 //go:debug containermaxprocs=0
+//go:debug decoratemappings=0
 //go:debug updatemaxprocs=0
 package main
 

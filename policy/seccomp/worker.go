@@ -78,6 +78,7 @@ func memoryCalls(exec bool) []Rule {
 	if exec {
 		rules = append(rules,
 			allow("mprotect", "V8 makes the code of Wasm modules executable"),
+			allow("pkey_mprotect", "the same, on processors with protection keys: V8 gives its code pages a key of their own"),
 			allow("mmap", "anonymous memory, executable for Wasm; no file is open that could be mapped", masked(3, mmapMask, mmapWant)),
 		)
 	} else {

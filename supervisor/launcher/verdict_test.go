@@ -48,7 +48,7 @@ func verdicts() []verdict {
 		{name: "mmap executable", nr: unix.SYS_MMAP, args: []int64{0, 4096, unix.PROT_EXEC | unix.PROT_READ, anon, -1, 0}, want: dies, wasm: lives},
 		{name: "mprotect", nr: unix.SYS_MPROTECT, args: []int64{0, 0, unix.PROT_READ}, want: lives},
 		{name: "mprotect executable", nr: unix.SYS_MPROTECT, args: []int64{0, 0, unix.PROT_EXEC}, want: dies, wasm: lives},
-		{name: "pkey_mprotect", nr: unix.SYS_PKEY_MPROTECT, args: []int64{0, 0, unix.PROT_EXEC, -1}, want: dies},
+		{name: "pkey_mprotect", nr: unix.SYS_PKEY_MPROTECT, args: []int64{0, 0, unix.PROT_EXEC, -1}, want: dies, wasm: lives},
 		{name: "madvise dontneed", nr: unix.SYS_MADVISE, args: []int64{0, 0, unix.MADV_DONTNEED}, want: lives},
 		{name: "madvise mergeable", nr: unix.SYS_MADVISE, args: []int64{0, 0, unix.MADV_MERGEABLE}, want: dies},
 		{name: "madvise dodump", nr: unix.SYS_MADVISE, args: []int64{0, 0, unix.MADV_DODUMP}, want: dies},

@@ -6,10 +6,12 @@
 #include <time.h>
 
 #include <cerrno>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "instance.h"
@@ -130,6 +132,39 @@ bool FillRandom(unsigned char* buffer, size_t length) {
   return true;
 }
 
+// A task that says it has begun, and waits until as many have as there are threads: so each thread
+// gets one.
+class Roll final : public v8::Task {
+ public:
+  struct Call {
+    std::mutex mu;
+    std::condition_variable all;
+    int missing;  // guarded by mu
+  };
+  explicit Roll(std::shared_ptr<Call> call) : call_(std::move(call)) {}
+  void Run() override {
+    std::unique_lock<std::mutex> lock(call_->mu);
+    if (--call_->missing == 0) call_->all.notify_all();
+    call_->all.wait(lock, [this] { return call_->missing <= 0; });
+  }
+
+ private:
+  std::shared_ptr<Call> call_;
+};
+
+// Returns when every thread of the platform runs. A thread that the machine has not come round to
+// yet names itself (prctl) when it begins: after the seal that would end the process.
+void AwaitThreads(v8::Platform* platform) {
+  auto call = std::make_shared<Roll::Call>();
+  int threads = platform->NumberOfWorkerThreads();
+  call->missing = threads;
+  for (int i = 0; i < threads; i++) {
+    platform->CallOnWorkerThread(std::make_unique<Roll>(call));
+  }
+  std::unique_lock<std::mutex> lock(call->mu);
+  call->all.wait(lock, [&] { return call->missing <= 0; });
+}
+
 }  // namespace
 
 FrozenClock::FrozenClock(double ms) {
@@ -190,7 +225,11 @@ void bh_process_init(const char* flags, int wasm) {
   // The platform v8go made in a static initialiser owns the CPU's protection key where there is
   // one: threads that exist already were given rights to that key only, so it must stay in use.
   std::unique_ptr<v8::Platform> original = std::move(default_platform);
-  if (original->GetThreadIsolatedAllocator() == nullptr) original.reset();  // and its threads
+  if (original->GetThreadIsolatedAllocator() == nullptr) {
+    original.reset();  // and its threads
+  } else {
+    bulkhead::AwaitThreads(original.get());
+  }
   auto platform = std::make_unique<bulkhead::ClockPlatform>(
       v8::platform::NewSingleThreadedDefaultPlatform(), std::move(original));
   process.platform = platform.get();

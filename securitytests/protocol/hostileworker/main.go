@@ -235,6 +235,11 @@ func (shard) Load(_ context.Context, call gen.Shard_load) error {
 	return handlers.Set(0, "fetch")
 }
 
+func (shard) CodeCache(_ context.Context, call gen.Shard_codeCache) error {
+	_, err := call.AllocResults()
+	return err
+}
+
 func (shard) Evict(context.Context, gen.Shard_evict) error { return nil }
 
 func (shard) Stats(_ context.Context, call gen.Shard_stats) error {
