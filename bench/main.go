@@ -1,38 +1,112 @@
-// Command bench measures bulkhead against its peers: the same worker, the same load generator, the
-// same machine, the two in turn, so that a drift of the machine meets both alike. It prints
-// ratios; the absolute figures beside them are this machine's today. See docs/BENCHMARKS.md.
+// Command bench measures a sealed host under the shipped preset `standard`: its speed against its
+// peers, and the bars of its containment: what neighbours feel of an attacker, replay, CPU
+// overshoot, cold starts, memory and scale. Each instrument prints a table, `-json FILE` takes all
+// of them, and the command fails when a hard bar is broken (a failed request, a wrong name in an
+// incident). Times are printed, not judged: the absolute ones are this machine's today. See
+// docs/BENCHMARKS.md.
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 )
 
-type options struct {
-	rounds   int
-	duration time.Duration
-	tenants  int
-	json     string
-	root     string
+// bench is what the instruments share.
+type bench struct {
+	ctx  context.Context
+	root string // of the repository
+	bin  string // directory of the binaries
+	out  io.Writer
+	say  func(format string, args ...any) // progress
+
+	rounds int
+	sample time.Duration
+
+	duration time.Duration // of each attack
+	rows     []string      // attacks to run; empty for all
+	rate     float64       // requests a second of each victim
+
+	kills       int
+	coldTenants int
+	live        []int
+	peerWorkers int
+	registered  int
+	hitFor      time.Duration
+	scratch     string
+	maxShards   int
+}
+
+// finding is what an instrument found.
+type finding interface {
+	print(w io.Writer)
+	broken() []string // hard bars that do not hold
+}
+
+// instrument is one command of this program.
+type instrument struct {
+	name, what string
+	run        func(b *bench) (finding, error)
+}
+
+func instruments() []instrument {
+	return []instrument{
+		{"speed", "requests a second and latency, interleaved with workerd", found((*bench).speed)},
+		{"attack", "64 tenants, one of them hostile: failed and interrupted requests of the others, their p99", found((*bench).attack)},
+		{"replay", "which requests are replayed after a death, shown by an upstream that counts", found((*bench).replay)},
+		{"overshoot", "CPU beyond the limit when the hostile shapes are stopped", found((*bench).overshoot)},
+		{"cold", "first byte of a tenant that is not loaded, minus its warm time, beside workerd's start", found((*bench).cold)},
+		{"memory", "bytes a live tenant, all processes together, beside workerd's", found((*bench).memory)},
+		{"registered", "many registered tenants hit at random under eviction", found((*bench).registeredTenants)},
+	}
+}
+
+// found keeps a nil finding nil.
+func found[F finding](f func(*bench) (F, error)) func(*bench) (finding, error) {
+	return func(b *bench) (finding, error) {
+		x, err := f(b)
+		if err != nil {
+			return nil, err
+		}
+		return x, nil
+	}
 }
 
 func main() {
-	var o options
-	flag.IntVar(&o.rounds, "rounds", 5, "rounds; each runs every target at every number of connections")
-	flag.DurationVar(&o.duration, "duration", 4*time.Second, "length of one measurement")
-	flag.IntVar(&o.tenants, "tenants", 100, "tenants for the memory and cold start figures")
-	flag.StringVar(&o.json, "json", "", "also write the result to this file")
+	b := &bench{out: os.Stdout, say: progress(os.Stderr)}
+	var only, rows, live, file string
+	flag.StringVar(&only, "only", "", "run these `NAMES` only, with commas between")
+	flag.StringVar(&file, "json", "", "also write the result to this `FILE`")
+	flag.StringVar(&b.bin, "bin", "bin", "`DIR` of the binaries")
+	flag.IntVar(&b.maxShards, "max-shards", 0, "`N` worker processes at most; 0: the host's own ceiling")
+	flag.IntVar(&b.rounds, "rounds", 5, "speed: rounds; each runs every target at every number of connections")
+	flag.DurationVar(&b.sample, "sample", 4*time.Second, "speed: length of one measurement")
+	flag.DurationVar(&b.duration, "duration", time.Minute, "attack: length of each attack; the calm before and after are a quarter of it, at most 15 s each")
+	flag.StringVar(&rows, "rows", "", "attack: run these `ROWS` only, with commas between; -only attack -rows list lists them")
+	flag.Float64Var(&b.rate, "rate", 4, "attack: requests a second of each of the 63 victims")
+	flag.IntVar(&b.kills, "kills", 1000, "overshoot: kills over all shapes")
+	flag.IntVar(&b.coldTenants, "cold-tenants", 200, "cold: tenants of each size, at most 250")
+	flag.StringVar(&live, "live", "1000,10000", "memory: numbers of live tenants")
+	flag.IntVar(&b.peerWorkers, "peer-workers", 500, "cold, memory: workers in workerd")
+	flag.IntVar(&b.registered, "registered", 100_000, "registered: tenants")
+	flag.DurationVar(&b.hitFor, "hit", 2*time.Minute, "registered: how long they are hit")
+	flag.StringVar(&b.scratch, "scratch", "", "`DIR` for the folders of many tenants; default: /dev/shm, or the temporary directory")
+	flag.Usage = usage
 	flag.Parse()
-	root, err := os.Getwd()
+	err := b.prepare(only, rows, live)
 	if err == nil {
-		o.root = root
-		err = run(o)
+		err = b.run(file, strings.Split(only, ","))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -40,93 +114,118 @@ func main() {
 	}
 }
 
-// row is one target under one number of connections, all rounds.
-type row struct {
-	Target      string    `json:"target"`
-	Connections int       `json:"connections"`
-	PerSecond   []float64 `json:"requestsPerSecond"`
-	P50Micros   []float64 `json:"p50Micros"`
-	P99Micros   []float64 `json:"p99Micros"`
-	Failed      int       `json:"failed"`
-	CPUMicros   cpuShares `json:"cpuMicrosPerRequest"`
+func usage() {
+	w := flag.CommandLine.Output()
+	fmt.Fprintf(w, "usage: go run ./bench [flags]   (`make bench` builds what this needs)\n\ninstruments, for -only:\n")
+	for _, i := range instruments() {
+		fmt.Fprintf(w, "  %-11s %s\n", i.name, i.what)
+	}
+	fmt.Fprintf(w, "\nflags:\n")
+	flag.PrintDefaults()
 }
 
-type result struct {
-	Machine    string     `json:"machine"`
-	PolicyHash string     `json:"policyHash"`
-	Peers      []string   `json:"peers"`
-	Rows       []*row     `json:"rows"`
-	Memory     memory     `json:"memory"`
-	ColdStart  coldStarts `json:"coldStart"`
-}
-
-func run(o options) error {
-	for _, need := range []string{"bin/bulkhead", "bench/peers/node_modules"} {
-		if _, err := os.Stat(filepath.Join(o.root, need)); err != nil {
+// prepare turns flags into values and looks for what is needed.
+func (b *bench) prepare(only, rows, live string) (err error) {
+	if b.root, err = os.Getwd(); err != nil {
+		return err
+	}
+	for _, name := range strings.Split(only, ",") {
+		if name != "" && !slices.ContainsFunc(instruments(), func(i instrument) bool { return i.name == name }) {
+			return fmt.Errorf("no instrument %q; -h lists them", name)
+		}
+	}
+	if rows != "" {
+		b.rows = strings.Split(rows, ",")
+	}
+	for _, s := range strings.Split(live, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			return fmt.Errorf("-live %q: numbers with commas between", live)
+		}
+		b.live = append(b.live, n)
+	}
+	if b.coldTenants < 1 || b.coldTenants > 250 {
+		return fmt.Errorf("-cold-tenants %d: 1 to 250, as many as the host builds before they are asked for", b.coldTenants)
+	}
+	if b.scratch == "" {
+		if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
+			b.scratch = "/dev/shm"
+		}
+	}
+	if b.bin, err = filepath.Abs(b.bin); err != nil {
+		return err
+	}
+	for _, need := range []string{filepath.Join(b.bin, "bulkhead"), filepath.Join(b.root, "bench/peers/node_modules")} {
+		if _, err := os.Stat(need); err != nil {
 			return fmt.Errorf("%w: run `make bench`, which builds and installs what this needs", err)
 		}
 	}
-	bulkhead, err := startBulkhead(o)
-	if err != nil {
-		return err
-	}
-	defer bulkhead.stop()
-	workerd, err := startWorkerd(o)
-	if err != nil {
-		return err
-	}
-	defer workerd.stop()
+	return nil
+}
 
-	res := &result{Machine: fmt.Sprintf("%d × %s", runtime.NumCPU(), cpuModel()), PolicyHash: bulkhead.policyHash, Peers: []string{workerd.version}}
-	fmt.Printf("machine: %s · policy %s · peers: %v\n", res.Machine, res.PolicyHash, res.Peers)
-
-	connections := []int{1, 32, 128}
-	targets := []*target{bulkhead, workerd}
-	for _, c := range connections {
-		for _, t := range targets {
-			res.Rows = append(res.Rows, &row{Target: t.name, Connections: c})
+// run runs the chosen instruments one after the other; one that fails does not stop the others.
+func (b *bench) run(file string, only []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	b.ctx = ctx
+	all := map[string]any{"machine": fmt.Sprintf("%d × %s", runtime.NumCPU(), cpuModel())}
+	fmt.Fprintf(b.out, "machine: %s\n", all["machine"])
+	var bad []string
+	for _, i := range instruments() {
+		if only[0] != "" && !slices.Contains(only, i.name) || ctx.Err() != nil {
+			continue
 		}
-	}
-	total, done := o.rounds*len(res.Rows), 0
-	for round := range o.rounds {
-		for i, c := range connections {
-			// Every other round starts with the other target: neither always runs on a warm machine.
-			order := []int{0, 1}
-			if round%2 == 1 {
-				slices.Reverse(order)
-			}
-			for _, j := range order {
-				done++
-				fmt.Fprintf(os.Stderr, "\r\x1b[K[%d/%d] %s, %d connections", done, total, targets[j].name, c)
-				before := targets[j].cpu()
-				m, err := load(targets[j], c, o.duration)
-				if err != nil {
-					return err
-				}
-				r := res.Rows[i*len(targets)+j]
-				r.PerSecond = append(r.PerSecond, m.perSecond)
-				r.P50Micros = append(r.P50Micros, m.p50)
-				r.P99Micros = append(r.P99Micros, m.p99)
-				r.Failed += m.failed
-				r.CPUMicros.add(targets[j].cpu().since(before), m.requests)
-			}
-		}
-	}
-	fmt.Fprint(os.Stderr, "\r\x1b[K")
-	base, _ := pss(bulkhead)
-	if res.ColdStart, err = measureColdStarts(bulkhead, o); err != nil {
-		return err
-	}
-	if res.Memory, err = measureMemory(bulkhead, base, o); err != nil {
-		return err
-	}
-	res.print(os.Stdout)
-	if o.json != "" {
-		b, err := json.MarshalIndent(res, "", "  ")
+		fmt.Fprintf(b.out, "\n== %s: %s\n", i.name, i.what)
+		start := time.Now()
+		f, err := i.run(b)
+		b.say("")
 		if err != nil {
+			bad = append(bad, fmt.Sprintf("%s: %v", i.name, err))
+			fmt.Fprintf(b.out, "could not be measured: %v\n", err)
+			continue
+		}
+		f.print(b.out)
+		fmt.Fprintf(b.out, "took %v\n", time.Since(start).Round(time.Second))
+		for _, s := range f.broken() {
+			bad = append(bad, i.name+": "+s)
+		}
+		all[i.name] = f
+		if err := writeJSON(file, all); err != nil {
 			return err
 		}
-		return os.WriteFile(o.json, append(b, '\n'), 0o644)
+	}
+	if ctx.Err() != nil {
+		bad = append(bad, "interrupted")
+	}
+	if len(bad) > 0 {
+		return fmt.Errorf("%d bars do not hold:\n  %s", len(bad), strings.Join(bad, "\n  "))
 	}
 	return nil
+}
+
+func writeJSON(file string, v any) error {
+	if file == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(text, '\n'), 0o644)
+}
+
+// progress writes a line that the next one replaces on a terminal; elsewhere each has its own.
+func progress(f *os.File) func(string, ...any) {
+	st, err := f.Stat()
+	terminal := err == nil && st.Mode()&os.ModeCharDevice != 0
+	start := time.Now()
+	return func(format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		switch {
+		case terminal:
+			fmt.Fprint(f, "\r\x1b[K", text)
+		case text != "":
+			fmt.Fprintf(f, "%6.1fs %s\n", time.Since(start).Seconds(), text)
+		}
+	}
 }

@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // cpuShares is CPU time by program name, µs.
@@ -98,29 +96,17 @@ func cpuModel() string {
 	return "unknown"
 }
 
-// memory is proportional set size, shared pages divided among their users (proc_pid_smaps(5)).
-type memory struct {
-	Tenants        int     `json:"tenants"`
-	BaseBytes      uint64  `json:"baseBytes"`      // everything, with one tenant live
-	AllBytes       uint64  `json:"allBytes"`       // with all of them live
-	PerTenant      float64 `json:"bytesPerTenant"` // the slope between the two, shards included
-	PageTableBytes uint64  `json:"pageTableBytes"`
-}
-
-// coldStarts is time to the first byte of a tenant's first request, minus its warm time.
-type coldStarts struct {
-	Tenants   int     `json:"tenants"`
-	P50Micros float64 `json:"p50Micros"`
-	P99Micros float64 `json:"p99Micros"`
-}
-
+// pss sums the proportional set size of a target's processes, shared pages divided among their
+// users (proc_pid_smaps(5)), and the bytes of their page tables.
 func pss(t *target) (sum, tables uint64) {
 	for _, pid := range descendants(t.cmd.Process.Pid) {
-		sum += field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
+		sum += pssOf(pid)
 		tables += field(fmt.Sprintf("/proc/%d/status", pid), "VmPTE:")
 	}
 	return sum, tables
 }
+
+func pssOf(pid int) uint64 { return field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:") }
 
 // field reads a "Name:  123 kB" line in bytes.
 func field(path, name string) uint64 {
@@ -135,50 +121,4 @@ func field(path, name string) uint64 {
 		}
 	}
 	return 0
-}
-
-func measureColdStarts(t *target, o options) (coldStarts, error) {
-	c := coldStarts{Tenants: o.tenants}
-	var took []float64
-	for i := range o.tenants {
-		host := fmt.Sprintf("t%d.localhost", i)
-		status, cold, err := get(t.addr, host, "/")
-		if err != nil || status != 200 {
-			return c, fmt.Errorf("cold start of %s: status %d, %v", host, status, err)
-		}
-		warm := time.Hour
-		for range 5 {
-			if _, w, err := get(t.addr, host, "/"); err == nil {
-				warm = min(warm, w)
-			}
-		}
-		took = append(took, float64((cold - warm).Microseconds()))
-	}
-	slices.Sort(took)
-	c.P50Micros, c.P99Micros = took[len(took)/2], took[len(took)*99/100]
-	return c, nil
-}
-
-// measureMemory runs after measureColdStarts, which made every tenant live.
-func measureMemory(t *target, base uint64, o options) (memory, error) {
-	time.Sleep(2 * time.Second) // pools refill and heaps settle
-	all, tables := pss(t)
-	m := memory{Tenants: o.tenants, BaseBytes: base, AllBytes: all, PageTableBytes: tables}
-	if o.tenants > 0 && all > base {
-		m.PerTenant = float64(all-base) / float64(o.tenants)
-	}
-	var shards []struct {
-		Tenants []string `json:"tenants"`
-	}
-	if err := t.adminGet("/v1/shards", &shards); err != nil {
-		return m, err
-	}
-	live := 0
-	for _, s := range shards {
-		live += len(s.Tenants)
-	}
-	if live < o.tenants {
-		return m, fmt.Errorf("of %d tenants only %d are live: the memory figure would flatter", o.tenants, live)
-	}
-	return m, nil
 }
