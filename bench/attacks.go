@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -135,13 +136,16 @@ func slowClients(ctx context.Context, a *arena) {
 }
 
 // killShards sends a signal to a random shard every second, as an operator's shell or the kernel's
-// OOM killer might.
+// OOM killer might. Every other time it is one that hosts tenants: spares are half of a small host.
 func killShards(sig syscall.Signal) func(ctx context.Context, a *arena) {
 	return func(ctx context.Context, a *arena) {
 		rng := rand.New(rand.NewPCG(3, 4))
-		for ctx.Err() == nil {
+		for i := 0; ctx.Err() == nil; i++ {
 			start := time.Now()
 			list, err := a.t.shards()
+			if i%2 == 0 {
+				list = slices.DeleteFunc(list, func(s shard) bool { return len(s.Tenants) == 0 })
+			}
 			if err == nil && len(list) > 0 {
 				s := list[rng.IntN(len(list))]
 				// The listing may be a moment old: only what is a worker of this host still.
