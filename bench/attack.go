@@ -50,7 +50,7 @@ type ordeal struct {
 	Attacker  map[string]int `json:"attackerEnds"` // what became of the attacker's requests, and notes
 	Incidents int            `json:"incidents"`
 	Kinds     map[string]int `json:"incidentKinds"`
-	Wrong     map[string]int `json:"wrongNames"` // incidents that name not the attacker alone, by what they name
+	Wrong     map[string]int `json:"wrongNames"` // incidents that name not the attacker alone, or anybody after a kill from outside
 
 	Interrupted map[string]float64 `json:"interruptedByReason"` // the host's own metric
 	Replays     float64            `json:"replays"`
@@ -279,9 +279,14 @@ func (o *ordeal) judge(list []incident) {
 			kind += " " + *i.Signal
 		}
 		o.Kinds[kind]++
-		if !o.outside && !i.names(attacker) {
+		if o.outside && len(i.Tenants) == 0 {
+			continue // killed from outside: nobody's doing
+		}
+		if o.outside || !i.names(attacker) {
 			named := "nobody"
 			switch {
+			case o.outside:
+				named = fmt.Sprintf("%d who had no part in it", len(i.Tenants))
 			case slices.Contains(i.Tenants, attacker):
 				named = fmt.Sprintf("the attacker among %d", len(i.Tenants))
 			case len(i.Tenants) > 0:
@@ -325,7 +330,7 @@ func (o *ordeal) broken() (out []string) {
 		bad("%d responses were interrupted without an attack", n)
 	}
 	if len(o.Wrong) > 0 {
-		bad("incidents name others than the attacker: %s", counts(o.Wrong))
+		bad("incidents name the wrong tenants: %s", counts(o.Wrong))
 	}
 	if o.dies && o.Incidents == 0 && o.Blows > 0 {
 		bad("%d blows and no incident", o.Blows)

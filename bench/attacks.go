@@ -19,7 +19,7 @@ type attackRow struct {
 	run  func(ctx context.Context, a *arena)
 	// dies says that each blow is meant to end a process: there must be incidents.
 	dies bool
-	// outside says that nobody's code is to blame: incidents need not name the attacker.
+	// outside says that nobody's code is to blame: incidents must name no tenant.
 	outside bool
 	wasm    bool // needs WebAssembly
 	egress  bool // needs outbound fetch

@@ -111,7 +111,9 @@ func (r *coldRow) measure(b *bench, t *target, names []string) error {
 			if err := b.ctx.Err(); err != nil {
 				return err
 			}
-			b.say("cold: %s: %d of %d tenants", r.Worker, i+1, len(names))
+			if i%50 == 0 {
+				b.say("cold: %s: %d of %d tenants", r.Worker, i, len(names))
+			}
 			extra, w, err := coldAndWarm(t.public, name+".localhost")
 			if err != nil {
 				return err

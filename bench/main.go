@@ -44,6 +44,7 @@ type bench struct {
 	peerWorkers int
 	registered  int
 	hitFor      time.Duration
+	budget      uint64 // bytes
 	scratch     string
 	maxShards   int
 }
@@ -101,6 +102,7 @@ func main() {
 	flag.IntVar(&b.peerWorkers, "peer-workers", 500, "cold, memory: workers in workerd")
 	flag.IntVar(&b.registered, "registered", 100_000, "registered: tenants")
 	flag.DurationVar(&b.hitFor, "hit", 2*time.Minute, "registered: how long they are hit")
+	flag.Uint64Var(&b.budget, "budget", 2<<30, "registered: `BYTES` that all shards together may hold (serve --memory); less than the machine has, so that evictions come soon")
 	flag.StringVar(&b.scratch, "scratch", "", "`DIR` for the folders of many tenants; default: /dev/shm, or the temporary directory")
 	flag.Usage = usage
 	flag.Parse()

@@ -28,6 +28,7 @@ type overshootRow struct {
 	Lag   latency        `json:"answeredAfter"` // wall time of the whole request
 	Next  latency        `json:"next"`          // the same tenant's next request
 	Lost  []string       `json:"nextFailed"`
+	Death string         `json:"lastDeath,omitempty"` // the latest incident, if a process ended
 
 	path      string
 	over, lag histogram
@@ -98,11 +99,18 @@ func (r *overshootRow) run(b *bench, t *target, n int) error {
 	if a, ok := t.public.get(host, "/harmless"); !ok {
 		return fmt.Errorf("the tenant does not answer: %s %s", a.String(), a.message())
 	}
+	var earlier []incident
+	if err := t.admin.admin("GET", "/v1/incidents", &earlier); err != nil {
+		return err
+	}
+	before := len(earlier)
 	for i := range n {
 		if err := b.ctx.Err(); err != nil {
 			return err
 		}
-		b.say("%s: %d of %d", r.Shape, i+1, n)
+		if i%10 == 0 {
+			b.say("overshoot: %s: %d of %d", r.Shape, i, n)
+		}
 		a, _ := t.public.get(host, r.path)
 		end := a.String()
 		if m := spent.FindStringSubmatch(a.message()); m != nil && a.outcome == "exceededCpu" {
@@ -122,6 +130,13 @@ func (r *overshootRow) run(b *bench, t *target, n int) error {
 		r.next.add(next.took)
 	}
 	r.sum()
+	var list []incident
+	if err := t.admin.admin("GET", "/v1/incidents", &list); err != nil {
+		return err
+	}
+	if len(list) > before {
+		r.Death = fmt.Sprintf("%d deaths, the latest %s: %s", len(list)-before, list[0].Kind, list[0].Detail)
+	}
 	return nil
 }
 
@@ -131,7 +146,7 @@ func (r *overshoots) broken() (out []string) {
 			out = append(out, fmt.Sprintf("%s: the tenant's next request failed %d times, first %s", row.Shape, len(row.Lost), row.Lost[0]))
 		}
 		if row.Kills == 0 {
-			out = append(out, fmt.Sprintf("%s: never stopped at the limit: %s", row.Shape, counts(row.Ends)))
+			out = append(out, fmt.Sprintf("%s: never stopped at the limit: %s; %s", row.Shape, counts(row.Ends), row.Death))
 		}
 	}
 	return out

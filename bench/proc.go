@@ -106,6 +106,18 @@ func pss(t *target) (sum, tables uint64) {
 	return sum, tables
 }
 
+// pssShards is pss of all processes, and of the workers among them.
+func pssShards(t *target) (all, shards uint64) {
+	for _, pid := range descendants(t.cmd.Process.Pid) {
+		n := pssOf(pid)
+		all += n
+		if name(pid) == "worker" {
+			shards += n
+		}
+	}
+	return all, shards
+}
+
 func pssOf(pid int) uint64 { return field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:") }
 
 // field reads a "Name:  123 kB" line in bytes.

@@ -81,7 +81,7 @@ func (b *bench) replay() (*replays, error) {
 			if err := b.ctx.Err(); err != nil {
 				return nil, err
 			}
-			b.say("%s: %d of %d", tenant, i+1, replayed)
+			b.say("replay: %s: %d of %d", tenant, i, replayed)
 			id := fmt.Sprintf("%s-%d", tenant, i)
 			a := t.public.do(request{method: "POST", host: tenant + ".localhost", path: "/?id=" + id + "&up=" + up.url + r.query, body: []byte(id)})
 			r.judge(a, id, up)

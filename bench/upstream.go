@@ -11,7 +11,7 @@ import (
 )
 
 // egressPolicy lets tenants fetch from loopback, which the preset does not.
-const egressPolicy = "egress:\n  allow: [127.0.0.1]\n"
+const egressPolicy = "egress:\n  allow: [\"127.0.0.1\"]\n"
 
 // allowUpstream adds the allowance to the host's policy. A build whose policy knows no egress is
 // left with the preset: what becomes of fetch() there is then what the figures show.
