@@ -37,12 +37,14 @@ type Options struct {
 	// OnViolation is called at most once, from a goroutine of the Conn and without locks held,
 	// when the shard breaks the protocol. The shard must be killed.
 	OnViolation func(error)
-	// PingTimeout without an answer, and as much as the machine is late besides (see pulse), ends the
-	// connection of a shard at work; 70 ms.
+	// PingTimeout without an answer makes a shard at work a suspect; 45 ms. See pulse.
 	PingTimeout time.Duration
-	// PingEvery is how long a shard at work may be silent before it is asked; 25 ms.
+	// PingEvery is how long a shard at work may be silent before it is asked; 20 ms.
 	PingEvery time.Duration
-	Grace     time.Duration // 2 s beyond a tenant's own limits before a stream is ended here
+	// Look says what the shard's process is doing, as the kernel has it. With it, one that only lacks
+	// a processor is waited for longer than one that hangs; nil: all are taken to hang.
+	Look  func(context.Context) (Activity, error)
+	Grace time.Duration // 2 s beyond a tenant's own limits before a stream is ended here
 }
 
 func (o Options) withDefaults() Options {
@@ -50,10 +52,10 @@ func (o Options) withDefaults() Options {
 		o.Wire = limits.DefaultWire()
 	}
 	if o.PingEvery == 0 {
-		o.PingEvery = 25 * time.Millisecond
+		o.PingEvery = 20 * time.Millisecond
 	}
 	if o.PingTimeout == 0 {
-		o.PingTimeout = 70 * time.Millisecond
+		o.PingTimeout = 45 * time.Millisecond
 	}
 	if o.Grace == 0 {
 		o.Grace = 2 * time.Second
@@ -308,10 +310,13 @@ func (c *Conn) heartbeat() {
 			late = 0
 		}
 		busy := c.busy()
-		ping, next, err := c.pulse.beat(late, busy)
-		if err != nil {
-			c.fail(err)
-			return
+		ping, suspect, next := c.pulse.beat(late, busy)
+		if suspect {
+			if err := c.examine(); err != nil {
+				c.fail(err)
+				return
+			}
+			next = c.opt.PingEvery
 		}
 		if ping {
 			c.w.begin().Ping(c.pulse.seq.Load())

@@ -1,7 +1,6 @@
 package gatewayside
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -29,8 +28,10 @@ const (
 )
 
 // pulse tells a shard that lives from one that does not. A shard at work that has been silent for
-// PingEvery is sent a ping, which its poller answers and no isolate; without an answer within
-// PingTimeout the connection ends.
+// PingEvery is sent a ping, which its poller answers and no isolate. Without an answer within
+// PingTimeout, and as much as the machine is late besides, the kernel is asked what the process is
+// doing: one that runs, or that waits for nothing a processor could give it, hangs, and the
+// connection ends; one that has not been given a processor is given time (examine).
 //
 // Written by the connection's heartbeat goroutine but for what readers and callers touch, which is
 // atomic. Times are monotonic ns since start.
@@ -47,6 +48,8 @@ type pulse struct {
 	rtt, dev time.Duration // heartbeat's; smoothed round trip and its deviation
 	answered atomic.Int64  // when the pong came
 	lateness time.Duration // heartbeat's; how late its own ticks have been, decaying
+	looked   time.Time     // heartbeat's; of activity, zero: not since the ping
+	activity Activity      // heartbeat's
 	resting  atomic.Bool
 }
 
@@ -88,9 +91,10 @@ func (p *pulse) pong(f gen.Frame) error {
 	return nil
 }
 
-// beat is one look at the shard: whether to send a ping, when to look again, or why it is given up.
+// beat is one look at the shard: whether to send a ping, whether it has been silent for suspiciously
+// long, and when to look again.
 // late is how much later than asked for this look takes place, busy whether requests are in the shard.
-func (p *pulse) beat(late time.Duration, busy bool) (ping bool, next time.Duration, err error) {
+func (p *pulse) beat(late time.Duration, busy bool) (ping, suspect bool, next time.Duration) {
 	p.lateness = max(late, p.lateness*7/8)
 	now := p.now()
 	working := p.working()
@@ -102,12 +106,12 @@ func (p *pulse) beat(late time.Duration, busy bool) (ping bool, next time.Durati
 				limit = max(limit, restTimeout)
 			}
 			if waited > limit {
-				return false, 0, fmt.Errorf("ping unanswered for %v: %w", waited.Round(time.Millisecond), ErrUnresponsive)
+				return false, true, 0
 			}
-			return false, min(max(limit-waited, time.Millisecond), p.every), nil
+			return false, false, min(max(limit-waited, time.Millisecond), p.every)
 		}
 		p.measure(time.Duration(p.answered.Load()) - p.sent.Sub(p.start))
-		p.sent = time.Time{}
+		p.sent, p.looked = time.Time{}, time.Time{}
 	}
 	silent := time.Duration(now - p.lastHeard.Load())
 	wait := restPing
@@ -118,12 +122,12 @@ func (p *pulse) beat(late time.Duration, busy bool) (ping bool, next time.Durati
 		wait = max(p.every, waitPing)
 	}
 	if silent < wait {
-		return false, wait - silent, nil
+		return false, false, wait - silent
 	}
 	p.sent = time.Now()
 	p.seq.Add(1)
 	p.waiting.Store(true)
-	return true, p.every, nil
+	return true, false, p.every
 }
 
 // measure takes a round trip into account, as RFC 6298 section 2 does.

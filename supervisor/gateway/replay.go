@@ -11,7 +11,7 @@ import (
 
 const (
 	// maxAttempts bounds how often a request is begun whose shards others ended. One that was alone
-	// in its shard is begun twice at most.
+	// in its shard, and perhaps the cause, is begun three times at most.
 	maxAttempts = 6
 	// maxTries bounds how often a request meets shards that die before it is sent to them.
 	maxTries = 6
@@ -40,7 +40,7 @@ func (c *call) again(stream *gatewayside.Stream) bool {
 	}
 	why := ""
 	switch {
-	case v.Again || c.alone > 1:
+	case v.Again || c.alone > 2:
 		// Its own doing: another shard would only be the next.
 		return false
 	case stream.Effects() != 0:

@@ -7,6 +7,7 @@ import (
 
 	"bulkhead/policy/namespaces"
 	"bulkhead/policy/seccomp"
+	"bulkhead/supervisor/launcher/orders"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,6 +38,8 @@ type child struct {
 	state   progress
 	born    time.Time
 	told    time.Time // when its usage was last reported
+	looked  time.Time // when it was last looked at
+	look    orders.Report
 	want    expectation
 	passes  verification
 	next    time.Time // verifying: when to look again

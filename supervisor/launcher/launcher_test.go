@@ -351,18 +351,21 @@ func TestHostileOrdersEndTheGeneration(t *testing.T) {
 	}
 	padded := encode(orders.Order{Kind: orders.KindHeartbeat})
 	cases := map[string]string{
-		"second ready":     encode(orders.Order{Kind: orders.KindReady}),
-		"unknown kind":     encode(orders.Order{Kind: 9}),
-		"profile":          encode(orders.Order{Kind: orders.KindSpawnShard, Seq: 1, Profile: 3, Memory: gigabyte}),
-		"memory":           encode(orders.Order{Kind: orders.KindSpawnShard, Seq: 1, Profile: 2, Memory: 1 << 50}),
-		"sequence":         encode(orders.Order{Kind: orders.KindSpawnShard, Profile: 2, Memory: gigabyte}),
-		"tenant":           encode(orders.Order{Kind: orders.KindSpawnBundler, Seq: 1, Tenant: "../etc"}),
-		"root":             encode(orders.Order{Kind: orders.KindSpawnBundler, Seq: 1, Root: 7, Tenant: "hello"}),
-		"kill the gateway": encode(orders.Order{Kind: orders.KindKill, Child: 1}),
-		"kill the unborn":  encode(orders.Order{Kind: orders.KindKill, Child: 77}),
-		"short":            "00",
-		"long":             encode(orders.Order{Kind: orders.KindHeartbeat}) + "00",
-		"padding":          padded[:len(padded)-2] + "01",
+		"second ready":          encode(orders.Order{Kind: orders.KindReady}),
+		"unknown kind":          encode(orders.Order{Kind: 9}),
+		"profile":               encode(orders.Order{Kind: orders.KindSpawnShard, Seq: 1, Profile: 3, Memory: gigabyte}),
+		"memory":                encode(orders.Order{Kind: orders.KindSpawnShard, Seq: 1, Profile: 2, Memory: 1 << 50}),
+		"sequence":              encode(orders.Order{Kind: orders.KindSpawnShard, Profile: 2, Memory: gigabyte}),
+		"tenant":                encode(orders.Order{Kind: orders.KindSpawnBundler, Seq: 1, Tenant: "../etc"}),
+		"root":                  encode(orders.Order{Kind: orders.KindSpawnBundler, Seq: 1, Root: 7, Tenant: "hello"}),
+		"kill the gateway":      encode(orders.Order{Kind: orders.KindKill, Child: 1}),
+		"look at the gateway":   encode(orders.Order{Kind: orders.KindLook, Child: 1, Seq: 1}),
+		"look at the unborn":    encode(orders.Order{Kind: orders.KindLook, Child: 77, Seq: 1}),
+		"look without a number": encode(orders.Order{Kind: orders.KindLook, Child: 1}),
+		"kill the unborn":       encode(orders.Order{Kind: orders.KindKill, Child: 77}),
+		"short":                 "00",
+		"long":                  encode(orders.Order{Kind: orders.KindHeartbeat}) + "00",
+		"padding":               padded[:len(padded)-2] + "01",
 	}
 	m := modes()[0]
 	for name, raw := range cases {

@@ -34,6 +34,7 @@ func orderTable() []order {
 		{orders.KindSpawnShard, anyPhase, false, (*launcher).orderShard},
 		{orders.KindSpawnBundler, anyPhase, false, (*launcher).orderBundler},
 		{orders.KindKill, anyPhase, false, (*launcher).orderKill},
+		{orders.KindLook, anyPhase, false, (*launcher).orderLook},
 	}
 }
 
@@ -202,16 +203,22 @@ func tenantName(s string) bool {
 }
 
 // orderKill: a child that is gone already is no breach, its report may still be on the way.
-func (l *launcher) orderKill(o orders.Order) error {
+// named is the child of an order, nil if it is gone.
+func (l *launcher) named(o orders.Order) (*child, error) {
 	c := l.children[o.Child]
-	if c == nil {
-		if o.Child == 0 || o.Child > l.nextChild {
-			return fmt.Errorf("%w: child %d never existed", errBreach, o.Child)
-		}
-		return nil
+	switch {
+	case c == nil && (o.Child == 0 || o.Child > l.nextChild):
+		return nil, fmt.Errorf("%w: child %d never existed", errBreach, o.Child)
+	case c != nil && c == l.gateway:
+		return nil, fmt.Errorf("%w: the gateway is no child of the gateway", errBreach)
 	}
-	if c == l.gateway {
-		return fmt.Errorf("%w: the gateway is no child of the gateway", errBreach)
+	return c, nil
+}
+
+func (l *launcher) orderKill(o orders.Order) error {
+	c, err := l.named(o)
+	if c == nil || err != nil {
+		return err
 	}
 	c.killFor("killed on the gateway's order")
 	return nil

@@ -72,7 +72,7 @@ func FromLauncher(c *orders.Client, wire limits.Wire) Spawn {
 		if err != nil {
 			return Process{}, nil, err
 		}
-		conn, err := gatewayside.Dial(child.Control, child.Data, gatewayside.Options{Wire: wire, OnViolation: onViolation})
+		conn, err := gatewayside.Dial(child.Control, child.Data, gatewayside.Options{Wire: wire, OnViolation: onViolation, Look: activity(child)})
 		if err != nil {
 			child.Kill()
 			child.BlackBox.Close()
@@ -81,6 +81,14 @@ func FromLauncher(c *orders.Client, wire limits.Wire) Spawn {
 		}
 		return Process{ID: child.ID, PID: child.PID, BlackBox: child.BlackBox, Stderr: child.Stderr,
 			Exited: child.Exited(), Kill: child.Kill, RSS: child.RSS}, conn, nil
+	}
+}
+
+// activity asks the launcher what a child is doing.
+func activity(child *orders.Child) func(context.Context) (gatewayside.Activity, error) {
+	return func(ctx context.Context) (gatewayside.Activity, error) {
+		l, err := child.Look(ctx)
+		return gatewayside.Activity{CPU: l.CPU, Delay: l.Delay, Runnable: l.Runnable}, err
 	}
 }
 

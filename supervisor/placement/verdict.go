@@ -2,6 +2,7 @@ package placement
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"bulkhead/ipc"
@@ -15,8 +16,9 @@ type Verdict struct {
 	// Alone: the request's code was running, as far as is known, and nobody else's has ever been in
 	// the shard.
 	Alone bool
-	// Again: and it was there because it had been a suspect before. Running it once more would end
-	// the next shard.
+	// Again: and it was there because it had been a suspect before, and the shard did not merely
+	// fall silent, which may have been the machine's fault. Running it once more would end the next
+	// shard.
 	Again bool
 }
 
@@ -25,6 +27,7 @@ type judgement struct {
 	done    chan struct{} // closed when finding is set
 	finding finding       // written before done is closed
 	mixed   bool          // as finding; more than one tenant has been in the shard
+	soft    bool          // as finding; it was silent
 }
 
 // Verdict waits, not for long, until it is known why the shard of this lease died. To be asked
@@ -42,7 +45,7 @@ func (l Lease) Verdict(ctx context.Context, s *gatewayside.Stream) Verdict {
 	}
 	f := &j.finding
 	v := Verdict{Alone: !j.mixed && f.executing[s.ID()] && suspected(f, l.pl.handle)}
-	v.Again = v.Alone && l.pl.shard.cohort != 0
+	v.Again = v.Alone && l.pl.shard.cohort != 0 && !j.soft
 	return v
 }
 
@@ -76,7 +79,7 @@ func (p *Pool) judge(s *shard, why error, exit orders.Exit) []string {
 	e.mixed = s.mixed
 	f := find(&e)
 	s.box = e.box
-	s.judged.finding, s.judged.mixed = f, s.mixed
+	s.judged.finding, s.judged.mixed, s.judged.soft = f, s.mixed, errors.Is(why, gatewayside.ErrUnresponsive)
 	var suspects []string
 	for _, h := range f.suspects {
 		if id := ids[h]; id != "" {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"bulkhead/policy/seccomp"
 
@@ -26,6 +27,7 @@ type Client struct {
 	mu       sync.Mutex
 	err      error                  // guarded by mu; set once, before gone is closed
 	seq      uint64                 // guarded by mu
+	looks    map[uint64]chan Look   // guarded by mu; looks not yet answered
 	waiting  map[uint64]chan answer // guarded by mu; spawns not yet answered
 	children map[uint32]*Child      // guarded by mu; spawned and not yet exited
 	drained  bool                   // guarded by mu
@@ -111,6 +113,7 @@ func NewClient(f *os.File) *Client {
 		admin:    make(chan AdminConn, 16),
 		drain:    make(chan struct{}),
 		gone:     make(chan struct{}),
+		looks:    make(map[uint64]chan Look),
 		waiting:  make(map[uint64]chan answer),
 		children: make(map[uint32]*Child),
 	}
@@ -161,6 +164,45 @@ func (c *Child) Exited() <-chan Exit { return c.exited }
 
 // Kill has the launcher send SIGKILL by pidfd. Killing a child that is gone is no error.
 func (c *Child) Kill() error { return c.client.send(Order{Kind: KindKill, Child: c.ID}) }
+
+// Look is what a child was doing, summed over its threads.
+type Look struct {
+	CPU      time.Duration // processor time had since its start, to the ms
+	Delay    time.Duration // time spent waiting for a processor since its start, to the ms
+	Runnable int           // threads that run or wait for a processor now
+}
+
+// Look asks the launcher what the child is doing: an unprivileged process cannot see others. The
+// launcher answers at once; of a child that is gone, with zeros.
+func (c *Child) Look(ctx context.Context) (Look, error) {
+	wait := make(chan Look, 1)
+	l := c.client
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return Look{}, l.err
+	}
+	l.seq++
+	seq := l.seq
+	l.looks[seq] = wait
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.looks, seq)
+		l.mu.Unlock()
+	}()
+	if err := l.send(Order{Kind: KindLook, Child: c.ID, Seq: seq}); err != nil {
+		return Look{}, err
+	}
+	select {
+	case look := <-wait:
+		return look, nil
+	case <-l.gone:
+		return Look{}, l.err
+	case <-ctx.Done():
+		return Look{}, fmt.Errorf("order %v: %w", KindLook, context.Cause(ctx))
+	}
+}
 
 // CloseFiles closes whatever files of the child are still open.
 func (c *Child) CloseFiles() {
@@ -278,6 +320,13 @@ func (c *Client) handle(r Report, fds []*os.File) error {
 		c.mu.Lock()
 		if child := c.children[r.Child]; child != nil {
 			child.rss.Store(r.Seq)
+		}
+		c.mu.Unlock()
+	case ReportLook:
+		c.mu.Lock()
+		if wait := c.looks[r.Seq]; wait != nil {
+			wait <- Look{CPU: time.Duration(r.CPUMillis) * time.Millisecond, Delay: time.Duration(r.DelayMillis) * time.Millisecond, Runnable: int(r.Runnable)}
+			delete(c.looks, r.Seq)
 		}
 		c.mu.Unlock()
 	case ReportAdminConn:

@@ -49,6 +49,7 @@ const (
 	KindSpawnShard   Kind = 3 // Profile, Memory
 	KindSpawnBundler Kind = 4 // Root, Tenant
 	KindKill         Kind = 5 // Child
+	KindLook         Kind = 6 // Child, Seq: what is it doing?
 )
 
 // String names the order for logs.
@@ -64,6 +65,8 @@ func (k Kind) String() string {
 		return "spawn-bundler"
 	case KindKill:
 		return "kill"
+	case KindLook:
+		return "look"
 	}
 	return fmt.Sprintf("order(%d)", uint8(k))
 }
@@ -72,10 +75,10 @@ func (k Kind) String() string {
 type Order struct {
 	Kind    Kind
 	Profile seccomp.Profile // spawn-shard
-	Seq     uint64          // echoed in the answer; chosen by the gateway, never zero for a spawn
+	Seq     uint64          // echoed in the answer; chosen by the gateway, never zero for a spawn or a look
 	Memory  uint64          // spawn-shard: bytes
 	Root    uint32          // spawn-bundler: index of a --tenants directory
-	Child   uint32          // kill: Report.Child of the spawn
+	Child   uint32          // kill, look: Report.Child of the spawn
 	Tenant  string          // spawn-bundler: tenant id
 }
 
@@ -140,6 +143,7 @@ const (
 	ReportAdminConn ReportKind = 4 // UID; one fd
 	ReportDrain     ReportKind = 5 // stop accepting, finish, exit
 	ReportUsage     ReportKind = 6 // Child; Seq is its resident memory in bytes. After a heartbeat, some at a time
+	ReportLook      ReportKind = 7 // Child, Seq of the order; CPUMillis, DelayMillis, Runnable
 )
 
 // Flags of a report.
@@ -161,12 +165,18 @@ type Report struct {
 	Stopped bool           // exited: found stopped and killed for it
 	Step    string         // refused: the step that failed; exited: why Syscall is -1
 	Detail  string         // text for people, cut to what fits
+
+	// Of a look, summed over the child's threads, or zero if it is gone.
+	CPUMillis   uint32 // processor time had
+	DelayMillis uint32 // time spent waiting for a processor
+	Runnable    uint32 // threads that run or wait for a processor
 }
 
 // Report layout: 0 magic u32 | 4 kind u8 | 5 profile u8 | 6 fds u8 | 7 flags u8 | 8 seq u64 |
 // 16 child u32 | 20 pid i32 | 24 uid u32 | 28 code i32 | 32 signal u16 | 34 step length u8 |
 // 35 detail length u8 | 36 syscall i32 | 40 step [80] | 120 detail [136]. Errno shares the place
-// of code: a refusal has no exit code.
+// of code: a refusal has no exit code. A look has its three numbers in the places of uid, code and
+// syscall.
 
 // Encode returns the wire form; over-long texts are cut.
 func (r Report) Encode() [ReportSize]byte {
@@ -180,15 +190,19 @@ func (r Report) Encode() [ReportSize]byte {
 	if r.Kind == ReportRefused {
 		code = int32(r.Errno)
 	}
+	uid, call := r.UID, uint32(r.Syscall)
+	if r.Kind == ReportLook {
+		uid, code, call = r.CPUMillis, int32(r.DelayMillis), r.Runnable
+	}
 	binary.LittleEndian.PutUint64(b[8:], r.Seq)
 	binary.LittleEndian.PutUint32(b[16:], r.Child)
 	binary.LittleEndian.PutUint32(b[20:], uint32(r.PID))
-	binary.LittleEndian.PutUint32(b[24:], r.UID)
+	binary.LittleEndian.PutUint32(b[24:], uid)
 	binary.LittleEndian.PutUint32(b[28:], uint32(code))
 	binary.LittleEndian.PutUint16(b[32:], uint16(r.Signal))
 	b[34] = byte(copy(b[40:40+stepMax], r.Step))
 	b[35] = byte(copy(b[120:120+detailMax], r.Detail))
-	binary.LittleEndian.PutUint32(b[36:], uint32(r.Syscall))
+	binary.LittleEndian.PutUint32(b[36:], call)
 	return b
 }
 
@@ -219,8 +233,12 @@ func DecodeReport(b []byte) (Report, error) {
 		Step:    string(b[40 : 40+step]),
 		Detail:  string(b[120 : 120+detail]),
 	}
-	if r.Kind == ReportRefused {
+	switch r.Kind {
+	case ReportRefused:
 		r.Code, r.Errno = 0, syscall.Errno(uint32(r.Code))
+	case ReportLook:
+		r.CPUMillis, r.DelayMillis, r.Runnable = r.UID, uint32(r.Code), uint32(r.Syscall)
+		r.UID, r.Code, r.Syscall = 0, 0, 0
 	}
 	return r, nil
 }
