@@ -130,6 +130,10 @@ func run() error {
 	return serve(client, boot, opt, pol, listeners, conns, log)
 }
 
+// spread is over how many shards tenants are spread at least. What a death costs the innocent is a
+// new start for each tenant of the shard, one after the other.
+const spread = 4
+
 // maxConns is how many client connections fit the limit of descriptors beside what shards, bundlers
 // and operators need: clients must not be able to keep a new shard's sockets from being taken over.
 func maxConns() int {
@@ -207,6 +211,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		Profile:   pol.Profile,
 		MaxShards: boot.MaxShards,
 		Memory:    boot.Memory,
+		Spread:    spread,
 		IdleEvict: pol.IdleEvict,
 		Observer:  obs,
 		OnLog:     onLog(log, opt.dev),

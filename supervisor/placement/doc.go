@@ -98,6 +98,7 @@ type Options struct {
 	Shard     limits.Shard
 	Profile   seccomp.Profile // of the first warm spare
 	MaxShards int             // shards at once, spares included; 64. The launcher has a ceiling of its own.
+	Spread    int             // shards that tenants are spread over before one gets a second; 1
 	Spares    int             // empty shards of Profile kept warm; 2
 	Memory    uint64          // bytes that all shards together should not exceed; 0: not watched
 	IdleEvict time.Duration   // a tenant without a request for this long is unloaded; 10 min
@@ -114,6 +115,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.MaxShards <= 0 {
 		o.MaxShards = 64
+	}
+	if o.Spread <= 0 {
+		o.Spread = 1
 	}
 	if o.Spares <= 0 {
 		o.Spares = 2

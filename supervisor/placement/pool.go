@@ -421,11 +421,12 @@ func (p *Pool) ceiling(cohort uint64) int {
 }
 
 // fitLocked chooses at random among the shards of the cohort that have room, so that nobody can
-// choose his neighbours, and falls back on a spare; alone takes a spare or nothing.
+// choose his neighbours, and falls back on a spare; alone takes a spare or nothing. While few shards
+// are in use spares come first: the death of one then costs fewer tenants a new start.
 func (p *Pool) fitLocked(profile seccomp.Profile, cohort uint64, alone bool) *shard {
 	var fit []*shard
 	var spare *shard
-	inUse := 0
+	inUse, spread := 0, 0
 	for _, s := range p.shards {
 		if s.used {
 			inUse++
@@ -436,9 +437,11 @@ func (p *Pool) fitLocked(profile seccomp.Profile, cohort uint64, alone bool) *sh
 			spare = s
 		case s.cohort == cohort:
 			fit = append(fit, s)
+			spread++
 		}
 	}
-	if len(fit) > 0 && !alone {
+	thin := cohort == 0 && spread < p.opt.Spread && spare != nil && inUse < p.ceiling(cohort)
+	if len(fit) > 0 && !alone && !thin {
 		return fit[rand.IntN(len(fit))]
 	}
 	if inUse >= p.ceiling(cohort) {

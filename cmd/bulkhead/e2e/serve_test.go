@@ -183,6 +183,8 @@ func TestLargeBodiesStreamFlat(t *testing.T) {
 	h.Get("b", "/down?n=1000000")
 	h.Do("POST", "b", "/count", bytes.NewReader(make([]byte, 4<<20)))
 	gateway := h.Gateway()
+	// Workers that are still being made would count as growth.
+	hosttest.Eventually(t, 20*time.Second, "warm spares", func() bool { return len(h.Shards()) >= 3 })
 	before, peak := hosttest.RSS(gateway), uint64(0)
 	workersBefore, workersPeak := workersRSS(h), uint64(0)
 	stop := make(chan struct{})
