@@ -137,6 +137,40 @@ func TestSerialKillersWait(t *testing.T) {
 	})
 }
 
+// Native code that ends one shard after another and names somebody else each time is found out.
+func TestFramingOthersDoesNotGoOnForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plant{}
+		pool := newPool(t, p, func(o *Options) { o.Shard.MaxTenants = 64 })
+		liar := version("liar")
+		var victims []*tenants.Version
+		for i := range 8 {
+			victims = append(victims, version(fmt.Sprint("victim", i)))
+		}
+		for n := range metMost {
+			l, v := take(t, pool, liar), take(t, pool, victims[n])
+			s := p.shard(int(l.Shard()) - 1)
+			if l.Shard() != v.Shard() {
+				t.Fatalf("death %d: in shards %d and %d", n, l.Shard(), v.Shard())
+			}
+			s.inFlight(1, l.pl.handle)
+			s.inFlight(2, v.pl.handle)
+			s.box(t, ipc.Running{Slot: 0, Tenant: l.pl.handle, Stream: 1}, ipc.Running{Slot: 1, Tenant: v.pl.handle, Stream: 2, Fault: 11})
+			s.exit(orders.Exit{Code: -1, Signal: syscall.SIGSEGV, Syscall: -1})
+			synctest.Wait()
+			l.Release()
+			v.Release()
+			if st := pool.Standing(victims[n].Tenant); st == "" {
+				t.Errorf("death %d: who was named is not apart", n)
+			}
+		}
+		if st := pool.Standing("liar"); st == "" {
+			t.Error("who was there every time is not apart")
+		}
+		pool.Close()
+	})
+}
+
 func TestOverdueStartIsAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &plant{}

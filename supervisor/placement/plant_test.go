@@ -2,8 +2,10 @@ package placement
 
 import (
 	"context"
+	"encoding/binary"
 	"io"
 	"log/slog"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -12,12 +14,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"bulkhead/ipc"
 	"bulkhead/ipc/gatewayside"
 	"bulkhead/policy/limits"
 	"bulkhead/policy/seccomp"
 	"bulkhead/supervisor/launcher/orders"
 	"bulkhead/supervisor/observe"
 	"bulkhead/supervisor/tenants"
+
+	"golang.org/x/sys/unix"
 )
 
 // plant makes shards without processes or sockets, so that a fake clock can run. The real
@@ -32,13 +37,14 @@ type plant struct {
 }
 
 type fakeShard struct {
-	id     uint32
-	exited chan orders.Exit
-	closed chan struct{}
-	once   sync.Once
-	die    sync.Once
-	err    error
-	break_ func(error)
+	id       uint32
+	exited   chan orders.Exit
+	closed   chan struct{}
+	once     sync.Once
+	die      sync.Once
+	err      error
+	break_   func(error)
+	blackBox *os.File
 
 	mu     sync.Mutex
 	loads  map[uint32]bool        // guarded by mu
@@ -64,10 +70,18 @@ func (p *plant) spawn(ctx context.Context, _ seccomp.Profile, _ uint64, onViolat
 	c := &fakeConn{plant: p}
 	s := &fakeShard{id: uint32(p.spawned.Add(1)), exited: make(chan orders.Exit, 1), closed: make(chan struct{}), loads: map[uint32]bool{}, seen: map[uint32]bool{}, break_: onViolation}
 	c.fakeShard = s
+	fd, err := unix.MemfdCreate("box", unix.MFD_CLOEXEC)
+	if err != nil {
+		return Process{}, nil, err
+	}
+	s.blackBox = os.NewFile(uintptr(fd), "box")
+	if err := s.blackBox.Truncate(ipc.BlackBoxBytes); err != nil {
+		return Process{}, nil, err
+	}
 	p.mu.Lock()
 	p.shards = append(p.shards, s)
 	p.mu.Unlock()
-	return Process{ID: s.id, PID: 1000 + int(s.id), Exited: s.exited, RSS: func() uint64 { return 17 << 20 }, Kill: func() error {
+	return Process{ID: s.id, PID: 1000 + int(s.id), BlackBox: s.blackBox, Exited: s.exited, RSS: func() uint64 { return 17 << 20 }, Kill: func() error {
 		s.exit(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1})
 		return nil
 	}}, c, nil
@@ -93,6 +107,21 @@ func (s *fakeShard) inFlight(stream uint64, tenant uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flight = append(s.flight, gatewayside.InFlight{Stream: stream, Tenant: tenant})
+}
+
+// box writes into the black box what was running.
+func (s *fakeShard) box(t *testing.T, running ...ipc.Running) {
+	var mem [ipc.BlackBoxBytes]byte
+	for _, r := range running {
+		b := mem[r.Slot*ipc.BlackBoxSlotBytes:]
+		binary.LittleEndian.PutUint64(b[0:], 1)
+		binary.LittleEndian.PutUint64(b[8:], r.Stream)
+		binary.LittleEndian.PutUint32(b[16:], r.Tenant)
+		binary.LittleEndian.PutUint32(b[20:], r.Fault)
+	}
+	if _, err := s.blackBox.WriteAt(mem[:], 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (s *fakeShard) end(err error) {

@@ -37,6 +37,7 @@ type Pool struct {
 	// standings holds what is held against tenants, by id.
 	standings map[string]*standing // guarded by mu
 	cohorts   uint64               // guarded by mu; last cohort given
+	met       map[string]*met      // guarded by mu; by tenant
 	room      chan struct{}        // guarded by mu; closed and renewed when a slot became free
 	closed    bool                 // guarded by mu
 }
@@ -60,6 +61,7 @@ func New(opt Options) *Pool {
 		shards:    map[uint32]*shard{},
 		spawns:    map[seccomp.Profile]*spawning{},
 		caches:    caches{entries: map[cacheKey]*cached{}},
+		met:       map[string]*met{},
 		standings: map[string]*standing{},
 		room:      make(chan struct{}),
 	}

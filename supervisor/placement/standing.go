@@ -73,6 +73,41 @@ func (p *Pool) accuseLocked(suspects []string, proven bool) {
 	slices.Sort(suspects)
 }
 
+// met counts the deaths at which a tenant was at work while others were blamed.
+type met struct {
+	deaths int
+	last   time.Time
+}
+
+const (
+	// metMost deaths, none longer than metFor after the one before, make a suspect of somebody who was
+	// never blamed: native code in a shard can write another's name into the black box each time it
+	// ends one, and would so see shard after shard.
+	metMost = 3
+	metFor  = 10 * time.Minute
+)
+
+// meetLocked notes who was at work when a shard of innocents ended, and returns those of whom that
+// is true too often.
+func (p *Pool) meetLocked(ids []string) (suspects []string) {
+	now := time.Now()
+	for _, id := range ids {
+		m := p.met[id]
+		if m == nil {
+			m = &met{}
+			p.met[id] = m
+		}
+		if now.Sub(m.last) > metFor {
+			m.deaths = 0
+		}
+		m.deaths, m.last = m.deaths+1, now
+		if m.deaths >= metMost {
+			suspects = append(suspects, id)
+		}
+	}
+	return suspects
+}
+
 // cohortLocked is the cohort of a tenant now, and when it may have a new shard.
 func (p *Pool) cohortLocked(tenant string) (cohort uint64, next time.Time) {
 	if st := p.standings[tenant]; st != nil {
@@ -100,6 +135,11 @@ func (p *Pool) moveLocked(tenant string, cohort uint64) {
 
 // releaseLocked lets those go whose time is over.
 func (p *Pool) releaseLocked(now time.Time) {
+	for id, m := range p.met {
+		if now.Sub(m.last) > metFor {
+			delete(p.met, id)
+		}
+	}
 	for id, st := range p.standings {
 		switch {
 		case now.After(st.gone):

@@ -89,6 +89,15 @@ func (p *Pool) judge(s *shard, why error, exit orders.Exit) []string {
 	suspects = unique(suspects)
 	if !s.retiring {
 		p.accuseLocked(suspects, f.proven)
+		if s.cohort == 0 && len(f.suspects) > 0 {
+			var others []string
+			for h := range f.working {
+				if !suspected(&f, h) {
+					others = append(others, ids[h])
+				}
+			}
+			p.accuseLocked(p.meetLocked(unique(others)), false)
+		}
 	}
 	close(s.judged.done)
 	return suspects
