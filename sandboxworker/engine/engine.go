@@ -21,8 +21,6 @@ import (
 	"strings"
 	"sync"
 
-	v8 "github.com/tommie/v8go"
-
 	"bulkhead/policy/seccomp"
 	"bulkhead/sandboxworker/engine/native"
 )
@@ -36,16 +34,8 @@ type Config struct {
 	HeapMaxBytes uint64
 }
 
-// heapInitial is what V8 starts a heap with; it grows on demand.
-const heapInitial = 1 << 20
-
 // Engine is V8 in this process. There can be only one: V8's flags and platform are global.
-type Engine struct {
-	cfg Config
-
-	// mu serialises the making of isolates: v8go takes each one's allocator from a global.
-	mu sync.Mutex
-}
+type Engine struct{ cfg Config }
 
 // inited guards V8's process-wide state, which cannot be set up twice.
 var inited sync.Mutex
@@ -66,11 +56,6 @@ func Init(cfg Config) (*Engine, error) {
 	if err := native.SetSource(cfg.Source); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	// v8go makes V8's allocator together with its first isolate, which therefore cannot have a
-	// counting one and is thrown away.
-	v8.NewIsolate().Dispose()
-	native.AdoptAllocator()
-
 	e := &Engine{cfg: cfg}
 	if err := e.makeCodeCache(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
@@ -133,26 +118,7 @@ const warmSource = `export default { async fetch(request, env, ctx) {
 
 // New makes a bootstrapped isolate without a tenant. It takes milliseconds.
 func (e *Engine) New() (*Isolate, error) {
-	e.mu.Lock()
-	alloc := native.InstallAllocator()
-	iso := v8.NewIsolate(v8.WithResourceConstraints(heapInitial, e.cfg.HeapMaxBytes))
-	native.RestoreAllocator()
-	e.mu.Unlock()
-
-	ctx := v8.NewContext(iso)
-	i := &Isolate{iso: iso, ctx: ctx, alloc: alloc}
-	// The native layer finds V8's isolate as the current one: that is so only inside a callback.
-	attach := v8.NewFunctionTemplate(iso, func(info *v8.FunctionCallbackInfo) *v8.Value {
-		i.native = native.Attach(alloc)
-		info.Release()
-		return nil
-	})
-	if _, err := attach.GetFunction(ctx).Call(v8.Undefined(iso)); err != nil {
-		ctx.Close()
-		iso.Dispose()
-		alloc.Release()
-		return nil, fmt.Errorf("engine: attach to a new isolate: %w", err)
-	}
+	i := &Isolate{native: native.New(e.cfg.HeapMaxBytes)}
 	if err := i.native.Bootstrap(e.cfg.HeapMaxBytes); err != nil {
 		i.Dispose()
 		return nil, fmt.Errorf("engine: bootstrap a new isolate: %w", err)

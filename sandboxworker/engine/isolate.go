@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	v8 "github.com/tommie/v8go"
-
 	"bulkhead/sandboxworker/engine/native"
 	"bulkhead/schema/gen"
 )
@@ -105,9 +103,6 @@ type Usage struct {
 
 // Isolate is one JavaScript world. See the package comment for who may call what when.
 type Isolate struct {
-	iso    *v8.Isolate
-	ctx    *v8.Context
-	alloc  native.Allocator
 	native native.Isolate
 
 	// mu keeps Terminate and Usage of other threads off an isolate that is being disposed of.
@@ -213,10 +208,7 @@ func (i *Isolate) Dispose() {
 	}
 	i.gone = true
 	i.mu.Unlock()
-	i.native.Detach()
-	i.ctx.Close()
-	i.iso.Dispose()
-	i.alloc.Release()
+	i.native.Dispose()
 }
 
 func turn(n native.Turn) Turn {

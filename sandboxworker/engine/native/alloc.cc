@@ -4,13 +4,10 @@
 #include <memory>
 #include <mutex>
 
-// v8go keeps the allocator every isolate is created with in this global.
-extern v8::ArrayBuffer::Allocator* default_allocator;
-
 namespace {
 
-// Must be process-global: it is V8's own allocator, made once by v8go with the sandbox's address
-// space behind it. Written once before any isolate with a tenant exists.
+// Must be process-global: it is V8's own allocator with the sandbox's address space behind it, as
+// there is one sandbox. Written once, before the first isolate; lives as long as the process.
 v8::ArrayBuffer::Allocator* base_allocator = nullptr;
 
 // Blocks of the size of a body chunk, kept for the next one. V8's allocator gives the pages of each
@@ -63,17 +60,7 @@ bool bh_allocator::Take(size_t length) {
   do {
     if (length > cap || used > cap - length) return false;
   } while (!used_.compare_exchange_weak(used, used + length, std::memory_order_relaxed));
-  holds_.fetch_add(1, std::memory_order_relaxed);
   return true;
-}
-
-void bh_allocator::Give(size_t length) {
-  used_.fetch_sub(length, std::memory_order_relaxed);
-  Release();
-}
-
-void bh_allocator::Release() {
-  if (holds_.fetch_sub(1, std::memory_order_acq_rel) == 1) std::unique_ptr<bh_allocator> gone(this);
 }
 
 void* bh_allocator::Allocate(size_t length) {
@@ -103,18 +90,10 @@ size_t bh_allocator::MaxAllocationSize() const { return base_allocator->MaxAlloc
 
 v8::PageAllocator* bh_allocator::GetPageAllocator() { return base_allocator->GetPageAllocator(); }
 
-extern "C" {
+namespace bulkhead {
 
-void bh_process_adopt_allocator(void) { base_allocator = default_allocator; }
-
-bh_allocator* bh_allocator_install(void) {
-  bh_allocator* a = std::make_unique<bh_allocator>().release();
-  default_allocator = a;
-  return a;
+void MakeBaseAllocator() {
+  base_allocator = v8::ArrayBuffer::Allocator::NewDefaultAllocator();
 }
 
-void bh_allocator_restore(void) { default_allocator = base_allocator; }
-
-void bh_allocator_release(bh_allocator* a) { a->Release(); }
-
-}  // extern "C"
+}  // namespace bulkhead

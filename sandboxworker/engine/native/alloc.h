@@ -7,12 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "native.h"
 #include "v8-array-buffer.h"
 
-// V8 keeps a raw pointer to it in every backing store it makes, and a backing store can outlive
-// its isolate's disposal by a little: the object deletes itself when the isolate's hold and the
-// last allocation are both gone.
+// Shared: every backing store holds the allocator it came from, and can outlive its isolate's
+// disposal by a little.
 struct bh_allocator final : public v8::ArrayBuffer::Allocator {
  public:
   void* Allocate(size_t length) override;
@@ -23,17 +21,19 @@ struct bh_allocator final : public v8::ArrayBuffer::Allocator {
 
   void SetCap(uint64_t bytes) { cap_.store(bytes, std::memory_order_relaxed); }
   uint64_t used() const { return used_.load(std::memory_order_relaxed); }
-  // Drop one hold; the last one deletes the allocator.
-  void Release();
 
  private:
-  // Reserve `length` bytes of the cap and a hold, or refuse.
+  // Reserve `length` bytes of the cap, or refuse.
   bool Take(size_t length);
-  void Give(size_t length);
+  void Give(size_t length) { used_.fetch_sub(length, std::memory_order_relaxed); }
 
   std::atomic<uint64_t> used_{0};
   std::atomic<uint64_t> cap_{UINT64_MAX};
-  std::atomic<uint64_t> holds_{1};  // the isolate's, and one for each allocation
 };
+
+namespace bulkhead {
+// Once, when V8 is initialised and before the first isolate.
+void MakeBaseAllocator();
+}  // namespace bulkhead
 
 #endif  // BULKHEAD_ALLOC_H_

@@ -1,7 +1,7 @@
 // What the native layer keeps for one isolate, and the helpers its files share.
 //
-// Ownership: Go owns a bh_isolate between bh_attach and bh_detach; the v8::Isolate itself is
-// v8go's. Handles kept here are v8::Global and are reset, under a Locker, in bh_detach.
+// Ownership: Go owns a bh_isolate between bh_isolate_new and bh_isolate_dispose, and it the
+// v8::Isolate. Handles kept here are v8::Global and are reset, under a Locker, before V8 disposes.
 //
 // Trust: everything that comes out of JavaScript is hostile. No function here coerces a JS value
 // (a coercion runs the tenant's code in the middle of ours): types are checked, and what does not
@@ -86,7 +86,7 @@ struct bh_isolate {
   v8::Global<v8::Object> host;
   v8::Global<v8::Function> handlers[bulkhead::kHandlerCount];
   v8::Global<v8::Function> data_clone_error;
-  bh_allocator* allocator = nullptr;
+  std::shared_ptr<bh_allocator> allocator;  // V8 and every backing store hold it too
 
   bulkhead::Output out;
   bh_turn turn{};
@@ -115,7 +115,7 @@ struct bh_isolate {
   std::atomic<uint64_t> external_bytes{0};
 
   static bh_isolate* From(v8::Isolate* iso) {
-    return static_cast<bh_isolate*>(iso->GetData(1));  // slot 0 is v8go's
+    return static_cast<bh_isolate*>(iso->GetData(0));
   }
   bool stopping() const { return reason.load(std::memory_order_relaxed) != BH_REASON_NONE; }
   // Ask V8 to unwind the running turn, from the thread that runs it.

@@ -1,4 +1,5 @@
-// Life of an isolate: attach, bootstrap, memory limits, termination, detach.
+// What an isolate does between its birth and its death (life.cc): bootstrap, measure, terminate;
+// and the helpers all files share.
 
 #include <cstdlib>
 #include <cstring>
@@ -95,81 +96,6 @@ void Output::Wipe() {
 }
 
 namespace {
-
-// Room for unwinding after the limit was hit: the terminated code still allocates on its way out.
-constexpr size_t kHeadroom = 32u << 20;
-constexpr int kMaxExtensions = 3;
-
-size_t NearHeapLimit(void* data, size_t current, size_t) {
-  auto* i = static_cast<bh_isolate*>(data);
-  i->StopForMemory();
-  // A builtin that cannot be interrupted may come here again. After the last extension V8 aborts
-  // the process: one shard lost is less than the shared cage.
-  return i->heap_extensions++ < kMaxExtensions ? current + kHeadroom : current;
-}
-
-void AfterGC(v8::Isolate*, v8::GCType, v8::GCCallbackFlags, void* data) {
-  auto* i = static_cast<bh_isolate*>(data);
-  if (i->MeasureMemory()) i->StopForMemory();
-}
-
-void OnPromiseReject(v8::PromiseRejectMessage message) {
-  v8::Local<v8::Promise> promise = message.GetPromise();
-  v8::Isolate* iso = v8::Isolate::GetCurrent();
-  bh_isolate* i = bh_isolate::From(iso);
-  if (i == nullptr || i->stopping()) return;
-  // A flood of rejections is held alive only up to here; the rest goes unreported.
-  constexpr size_t kMost = 4096;
-  v8::HandleScope scope(iso);
-  switch (message.GetEvent()) {
-    case v8::kPromiseRejectWithNoHandler: {
-      if (i->unhandled.size() >= kMost) return;
-      PendingRejection r;
-      r.promise.Reset(iso, promise);
-      r.reason.Reset(iso, message.GetValue());
-      r.context.Reset(iso, iso->GetContinuationPreservedEmbedderData());
-      i->unhandled.push_back(std::move(r));
-      return;
-    }
-    case v8::kPromiseHandlerAddedAfterReject: {
-      for (auto it = i->unhandled.begin(); it != i->unhandled.end(); ++it) {
-        if (it->promise == promise) {
-          i->unhandled.erase(it);
-          return;
-        }
-      }
-      if (i->handled_later.size() >= kMost) return;
-      PendingRejection r;
-      r.promise.Reset(iso, promise);
-      r.reason.Reset(iso, promise->Result());
-      r.context.Reset(iso, iso->GetContinuationPreservedEmbedderData());
-      i->handled_later.push_back(std::move(r));
-      return;
-    }
-    default:
-      return;  // resolving twice is no error of anyone
-  }
-}
-
-// Without a listener V8 prints uncaught errors of microtasks and tasks to stdout.
-void OnMessage(v8::Local<v8::Message> message, v8::Local<v8::Value>) {
-  v8::Isolate* iso = v8::Isolate::GetCurrent();
-  bh_isolate* i = bh_isolate::From(iso);
-  if (i == nullptr || i->stopping()) return;
-  v8::HandleScope scope(iso);
-  Diagnostic d = DescribeMessage(iso, iso->GetCurrentContext(), message);
-  std::string text = d.message;
-  if (!d.file.empty()) text += "\n    at " + d.file + ":" + std::to_string(d.line);
-  bh_record head{};
-  head.kind = BH_LOG;
-  head.mode = 4;
-  i->out.Append(head, text, {});
-}
-
-bool WasmAllowed(v8::Local<v8::Context>, v8::Local<v8::String>) {
-  bh_isolate* i = bh_isolate::From(v8::Isolate::GetCurrent());
-  return i != nullptr && i->wasm_allowed;
-}
 
 // Take away what would give JavaScript a second thread's view or a clock (DESIGN, invariant 7).
 bool RemoveGlobals(v8::Isolate* iso, v8::Local<v8::Context> context) {
@@ -273,28 +199,6 @@ bool bh_isolate::MeasureMemory() {
 
 extern "C" {
 
-bh_isolate* bh_attach(bh_allocator* a) {
-  v8::Isolate* iso = v8::Isolate::GetCurrent();
-  v8::HandleScope scope(iso);
-  auto i = std::make_unique<bh_isolate>();
-  i->iso = iso;
-  i->allocator = a;
-  i->context.Reset(iso, iso->GetCurrentContext());
-  iso->SetData(1, i.get());
-
-  iso->SetMicrotasksPolicy(v8::MicrotasksPolicy::kExplicit);
-  iso->SetCaptureStackTraceForUncaughtExceptions(false);  // set by v8go; errors carry their own
-  iso->SetPromiseRejectCallback(bulkhead::OnPromiseReject);
-  iso->AddMessageListener(bulkhead::OnMessage);
-  iso->SetAllowAtomicsWait(false);
-  iso->SetAllowWasmCodeGenerationCallback(bulkhead::WasmAllowed);
-  // V8 asks only the callback added last, so v8go's own is out of the way.
-  iso->AddNearHeapLimitCallback(bulkhead::NearHeapLimit, i.get());
-  iso->AddGCEpilogueCallback(bulkhead::AfterGC, i.get(), v8::kGCTypeMarkSweepCompact);
-  bulkhead::InstallModuleCallbacks(iso);
-  return i.release();
-}
-
 char* bh_bootstrap(bh_isolate* i, uint64_t memory_limit) {
   v8::Isolate* iso = i->iso;
   v8::Locker locker(iso);
@@ -328,26 +232,6 @@ char* bh_make_code_cache(bh_isolate* i) {
   bulkhead::SetCodeCache(std::string(reinterpret_cast<const char*>(cache->data),
                                      static_cast<size_t>(cache->length)));
   return nullptr;
-}
-
-void bh_detach(bh_isolate* i) {
-  std::unique_ptr<bh_isolate> gone(i);
-  v8::Isolate* iso = i->iso;
-  {
-    v8::Locker locker(iso);
-    v8::Isolate::Scope isolate_scope(iso);
-    iso->SetPromiseRejectCallback(nullptr);
-    iso->RemoveMessageListeners(bulkhead::OnMessage);
-    iso->RemoveGCEpilogueCallback(bulkhead::AfterGC, i);
-    iso->RemoveNearHeapLimitCallback(bulkhead::NearHeapLimit, 0);
-    for (auto& m : i->modules) {
-      explicit_bzero(m.code.data(), m.code.size());
-    }
-    for (auto& e : i->env) explicit_bzero(e.value.data(), e.value.size());
-    iso->SetData(1, nullptr);
-    gone.reset();  // its handles need the lock
-    bulkhead::ForgetForegroundTasks(iso);
-  }
 }
 
 int bh_terminate(bh_isolate* i, uint8_t reason) {

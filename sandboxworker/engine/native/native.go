@@ -7,7 +7,7 @@
 // JavaScript, keeps a pointer into its memory across a call into it, or lets an exception of it
 // become anything but a record. V8 itself is trusted with nothing beyond this process.
 //
-// Invariants: an Isolate is used by one thread at a time and not after Detach; what a Turn points
+// Invariants: an Isolate is used by one thread at a time and not after Dispose; what a Turn points
 // to is overwritten by the isolate's next turn. Only package engine may import this.
 package native
 
@@ -77,9 +77,6 @@ const RecordSize = C.sizeof_bh_record
 // Isolate is the native half of an isolate. The zero value is none.
 type Isolate struct{ p *C.bh_isolate }
 
-// Allocator counts the ArrayBuffers of one isolate.
-type Allocator struct{ p *C.bh_allocator }
-
 // Turn is the result of one turn. Out is memory of the isolate.
 type Turn struct {
 	Status, Reason uint8
@@ -89,15 +86,13 @@ type Turn struct {
 	Out            []byte
 }
 
-// Init sets V8's flags, entropy and platform, and whether there is WebAssembly. Once, before the first isolate.
+// Init initialises V8 with its flags, entropy and platform, and says whether there is WebAssembly.
+// Once, before the first isolate.
 func Init(flags string, wasm bool) {
 	f := C.CString(flags)
 	defer C.free(unsafe.Pointer(f))
 	C.bh_process_init(f, flag(wasm))
 }
-
-// AdoptAllocator takes over V8's allocator once v8go has made it with its first isolate.
-func AdoptAllocator() { C.bh_process_adopt_allocator() }
 
 // SetSource keeps the runtime's source for the life of the process. It must be ASCII.
 func SetSource(src []byte) error {
@@ -110,18 +105,8 @@ func SetSource(src []byte) error {
 // CodeCacheSize returns the bytes of the code cache isolates bootstrap from, 0 before it is made.
 func CodeCacheSize() int { return int(C.bh_process_code_cache_size()) }
 
-// InstallAllocator makes the next isolate use a counting allocator of its own. The caller holds
-// a process-wide lock until RestoreAllocator.
-func InstallAllocator() Allocator { return Allocator{C.bh_allocator_install()} }
-
-// RestoreAllocator undoes InstallAllocator.
-func RestoreAllocator() { C.bh_allocator_restore() }
-
-// Release gives up the hold InstallAllocator returned, after the isolate's disposal.
-func (a Allocator) Release() { C.bh_allocator_release(a.p) }
-
-// Attach finds the current isolate and context: only inside a v8go callback.
-func Attach(a Allocator) Isolate { return Isolate{C.bh_attach(a.p)} }
+// New makes an isolate with one context and a heap of at most heapMax bytes.
+func New(heapMax uint64) Isolate { return Isolate{C.bh_isolate_new(C.uint64_t(heapMax))} }
 
 // Bootstrap compiles and starts the runtime. memoryLimit is in bytes.
 func (i Isolate) Bootstrap(memoryLimit uint64) error {
@@ -132,8 +117,8 @@ func (i Isolate) Bootstrap(memoryLimit uint64) error {
 // the first isolate can.
 func (i Isolate) MakeCodeCache() error { return message(C.bh_make_code_cache(i.p)) }
 
-// Detach releases all that is held in the isolate and wipes its buffers. v8go disposes of it then.
-func (i Isolate) Detach() { C.bh_detach(i.p) }
+// Dispose wipes the isolate's buffers and gives everything back.
+func (i Isolate) Dispose() { C.bh_isolate_dispose(i.p) }
 
 // Terminate stops the turn that runs and reports whether there was one. Any thread.
 func (i Isolate) Terminate(reason uint8) bool {

@@ -1,8 +1,9 @@
 // The C face of the native layer: what cgo calls. No C++ type and no ownership crosses it
-// except bh_isolate and bh_allocator, both opaque.
+// except bh_isolate, which is opaque.
 //
 // Threads: a bh_isolate is used by one thread at a time (v8::Locker enforces it by waiting);
-// bh_terminate and bh_usage may be called from any thread as long as bh_detach has not begun.
+// bh_terminate and bh_usage may be called from any thread as long as bh_isolate_dispose has not
+// begun.
 
 #ifndef BULKHEAD_NATIVE_H_
 #define BULKHEAD_NATIVE_H_
@@ -15,7 +16,6 @@ extern "C" {
 #endif
 
 typedef struct bh_isolate bh_isolate;
-typedef struct bh_allocator bh_allocator;
 
 // How a turn ended.
 enum {
@@ -75,35 +75,27 @@ typedef struct {
   uint64_t limit_bytes;
 } bh_usage_t;
 
-// ---- process (process.cc, alloc.cc). Once, before the first isolate, from one thread.
+// ---- process (process.cc). Once, before the first isolate, from one thread.
 
-// Set V8's flags (one string), its entropy source, UTC and the frozen clock. Without `wasm` no
-// isolate has a WebAssembly object.
+// Initialise V8: its flags (one string), its entropy source, UTC and the frozen clock. Without
+// `wasm` no isolate has a WebAssembly object.
 void bh_process_init(const char* flags, int wasm);
-// Take over V8's own allocator; called after v8go has made its first isolate.
-void bh_process_adopt_allocator(void);
 // Keep the runtime's source for the life of the process. ASCII only: returns 0 and takes nothing otherwise.
 int bh_process_set_source(const char* source, size_t len);
 // Bytes of the code cache all further isolates bootstrap from, 0: none yet.
 size_t bh_process_code_cache_size(void);
 
-// Make the next v8go.NewIsolate use a counting allocator. The caller holds a lock until restore.
-bh_allocator* bh_allocator_install(void);
-void bh_allocator_restore(void);
-// Give up the caller's hold; memory is returned when the last buffer is gone.
-void bh_allocator_release(bh_allocator* a);
+// ---- isolate (life.cc, isolate.cc)
 
-// ---- isolate (isolate.cc)
-
-// Attach to v8::Isolate::GetCurrent() and its current context: only inside a v8go callback.
-bh_isolate* bh_attach(bh_allocator* a);
+// Make an isolate with one context, and a heap of at most heap_max bytes.
+bh_isolate* bh_isolate_new(uint64_t heap_max);
 // Compile and run the runtime's bootstrap. NULL when it worked, else a message to bh_free.
 // produced: whether this isolate may be asked for the code cache.
 char* bh_bootstrap(bh_isolate* i, uint64_t memory_limit);
 // Make the process's code cache from what this isolate has compiled so far. NULL: done.
 char* bh_make_code_cache(bh_isolate* i);
-// Release everything held in the isolate and wipe its buffers; v8go disposes of the rest after.
-void bh_detach(bh_isolate* i);
+// Wipe the isolate's buffers, release everything held in it and dispose of it.
+void bh_isolate_dispose(bh_isolate* i);
 // Stop the turn that runs now. 0 when none runs (nothing is remembered then). Any thread.
 int bh_terminate(bh_isolate* i, uint8_t reason);
 void bh_usage(const bh_isolate* i, bh_usage_t* out);

@@ -17,7 +17,7 @@
 #include "instance.h"
 #include "libplatform/libplatform.h"
 
-// v8go keeps the platform in this global and initialises V8 with it on its first isolate.
+// v8go makes this in a static initialiser. Were its own initialisation ever run, it would use it.
 extern std::unique_ptr<v8::Platform> default_platform;
 
 namespace bulkhead {
@@ -234,6 +234,9 @@ void bh_process_init(const char* flags, int wasm) {
       v8::platform::NewSingleThreadedDefaultPlatform(), std::move(original));
   process.platform = platform.get();
   default_platform = std::move(platform);
+  v8::V8::InitializePlatform(default_platform.get());
+  v8::V8::Initialize();
+  bulkhead::MakeBaseAllocator();
 
   // Leave room below for V8's own C++ frames, which are not checked against the limit, and cap
   // what one tenant's recursion can dirty of every executor's stack.

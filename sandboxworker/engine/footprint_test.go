@@ -1,0 +1,64 @@
+package engine
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// pss returns this process's proportional set in bytes: what it takes of the machine.
+func pss(t testing.TB) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/smaps_rollup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(b) {
+		if f := bytes.Fields(line); len(f) > 1 && string(f[0]) == "Pss:" {
+			kib, err := strconv.Atoi(string(f[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	t.Fatal("no Pss in smaps_rollup")
+	return 0
+}
+
+// hello is the smallest tenant anyone deploys.
+const hello = `export default { fetch() { return new Response("hello"); } }`
+
+// What an idle tenant of the shipped runtime costs its machine.
+func TestFootprintOfAnIdleTenant(t *testing.T) {
+	if withRuntime(t) {
+		return
+	}
+	locked(t)
+	const n = 200
+	list := make([]*Isolate, n)
+	each := func(what string, f func(int)) {
+		before, beforeRSS, began := pss(t), rss(t), time.Now()
+		for k := range n {
+			f(k)
+		}
+		took := time.Since(began)
+		t.Logf("%-8s %7.1f KiB PSS, %7.1f KiB RSS, %v each", what, float64(pss(t)-before)/n/1024, float64(rss(t)-beforeRSS)/n/1024, took/n)
+	}
+	t.Logf("base     %.1f MiB PSS", float64(pss(t))/(1<<20))
+	start := pss(t)
+	each("new", func(k int) { list[k] = newIsolate(t) })
+	each("load", func(k int) {
+		if out, _ := list[k].Load(one(hello), nil, Limits{MemoryBytes: 64 << 20, Timers: 100}, epoch); out.Failure != nil {
+			t.Fatal(out.Failure)
+		}
+	})
+	each("request", func(k int) {
+		if got := ask(t, list[k]); got != "hello" {
+			t.Fatal(got)
+		}
+	})
+	t.Logf("sum      %7.1f KiB PSS", float64(pss(t)-start)/n/1024)
+}

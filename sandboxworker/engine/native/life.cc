@@ -1,0 +1,147 @@
+// Birth, rest and death of an isolate, and the callbacks it is born with.
+//
+// Isolate, context and disposal are made here and not by v8go: its isolates carry a second context
+// that nobody runs, and take their allocator from a global.
+
+#include <cstring>
+#include <memory>
+
+#include "instance.h"
+
+namespace bulkhead {
+namespace {
+
+// Room for unwinding after the limit was hit: the terminated code still allocates on its way out.
+constexpr size_t kHeadroom = 32u << 20;
+constexpr int kMaxExtensions = 3;
+
+size_t NearHeapLimit(void* data, size_t current, size_t) {
+  auto* i = static_cast<bh_isolate*>(data);
+  i->StopForMemory();
+  // A builtin that cannot be interrupted may come here again. After the last extension V8 aborts
+  // the process: one shard lost is less than the shared cage.
+  return i->heap_extensions++ < kMaxExtensions ? current + kHeadroom : current;
+}
+
+void AfterGC(v8::Isolate*, v8::GCType, v8::GCCallbackFlags, void* data) {
+  auto* i = static_cast<bh_isolate*>(data);
+  if (i->MeasureMemory()) i->StopForMemory();
+}
+
+void OnPromiseReject(v8::PromiseRejectMessage message) {
+  v8::Local<v8::Promise> promise = message.GetPromise();
+  v8::Isolate* iso = v8::Isolate::GetCurrent();
+  bh_isolate* i = bh_isolate::From(iso);
+  if (i == nullptr || i->stopping()) return;
+  // A flood of rejections is held alive only up to here; the rest goes unreported.
+  constexpr size_t kMost = 4096;
+  v8::HandleScope scope(iso);
+  switch (message.GetEvent()) {
+    case v8::kPromiseRejectWithNoHandler: {
+      if (i->unhandled.size() >= kMost) return;
+      PendingRejection r;
+      r.promise.Reset(iso, promise);
+      r.reason.Reset(iso, message.GetValue());
+      r.context.Reset(iso, iso->GetContinuationPreservedEmbedderData());
+      i->unhandled.push_back(std::move(r));
+      return;
+    }
+    case v8::kPromiseHandlerAddedAfterReject: {
+      for (auto it = i->unhandled.begin(); it != i->unhandled.end(); ++it) {
+        if (it->promise == promise) {
+          i->unhandled.erase(it);
+          return;
+        }
+      }
+      if (i->handled_later.size() >= kMost) return;
+      PendingRejection r;
+      r.promise.Reset(iso, promise);
+      r.reason.Reset(iso, promise->Result());
+      r.context.Reset(iso, iso->GetContinuationPreservedEmbedderData());
+      i->handled_later.push_back(std::move(r));
+      return;
+    }
+    default:
+      return;  // resolving twice is no error of anyone
+  }
+}
+
+// Without a listener V8 prints uncaught errors of microtasks and tasks to stdout.
+void OnMessage(v8::Local<v8::Message> message, v8::Local<v8::Value>) {
+  v8::Isolate* iso = v8::Isolate::GetCurrent();
+  bh_isolate* i = bh_isolate::From(iso);
+  if (i == nullptr || i->stopping()) return;
+  v8::HandleScope scope(iso);
+  Diagnostic d = DescribeMessage(iso, iso->GetCurrentContext(), message);
+  std::string text = d.message;
+  if (!d.file.empty()) text += "\n    at " + d.file + ":" + std::to_string(d.line);
+  bh_record head{};
+  head.kind = BH_LOG;
+  head.mode = 4;
+  i->out.Append(head, text, {});
+}
+
+bool WasmAllowed(v8::Local<v8::Context>, v8::Local<v8::String>) {
+  bh_isolate* i = bh_isolate::From(v8::Isolate::GetCurrent());
+  return i != nullptr && i->wasm_allowed;
+}
+
+// How V8 sizes the heap of an isolate: small at first, at most `heap_max` for both generations.
+v8::ResourceConstraints Constraints(uint64_t heap_max) {
+  constexpr size_t kInitial = 1u << 20;  // it grows on demand
+  v8::ResourceConstraints rc;
+  rc.ConfigureDefaultsFromHeapSize(kInitial, heap_max);
+  return rc;
+}
+
+}  // namespace
+}  // namespace bulkhead
+
+extern "C" {
+
+bh_isolate* bh_isolate_new(uint64_t heap_max) {
+  auto i = std::make_unique<bh_isolate>();
+  i->allocator = std::make_shared<bh_allocator>();
+  v8::Isolate::CreateParams params;
+  params.array_buffer_allocator_shared = i->allocator;
+  params.constraints = bulkhead::Constraints(heap_max);
+  v8::Isolate* iso = v8::Isolate::New(params);
+  i->iso = iso;
+  iso->SetData(0, i.get());
+
+  v8::Locker locker(iso);
+  v8::Isolate::Scope isolate_scope(iso);
+  v8::HandleScope scope(iso);
+  iso->SetStackLimit(bulkhead::StackLimit());
+  iso->SetMicrotasksPolicy(v8::MicrotasksPolicy::kExplicit);
+  iso->SetPromiseRejectCallback(bulkhead::OnPromiseReject);
+  iso->AddMessageListener(bulkhead::OnMessage);
+  iso->SetAllowAtomicsWait(false);
+  iso->SetAllowWasmCodeGenerationCallback(bulkhead::WasmAllowed);
+  iso->AddNearHeapLimitCallback(bulkhead::NearHeapLimit, i.get());
+  iso->AddGCEpilogueCallback(bulkhead::AfterGC, i.get(), v8::kGCTypeMarkSweepCompact);
+  bulkhead::InstallModuleCallbacks(iso);
+  i->context.Reset(iso, v8::Context::New(iso));
+  return i.release();
+}
+
+void bh_isolate_dispose(bh_isolate* i) {
+  std::unique_ptr<bh_isolate> gone(i);
+  v8::Isolate* iso = i->iso;
+  {
+    v8::Locker locker(iso);
+    v8::Isolate::Scope isolate_scope(iso);
+    iso->SetPromiseRejectCallback(nullptr);
+    iso->RemoveMessageListeners(bulkhead::OnMessage);
+    iso->RemoveGCEpilogueCallback(bulkhead::AfterGC, i);
+    iso->RemoveNearHeapLimitCallback(bulkhead::NearHeapLimit, 0);
+    for (auto& m : i->modules) explicit_bzero(m.code.data(), m.code.size());
+    for (auto& e : i->env) explicit_bzero(e.value.data(), e.value.size());
+    iso->SetData(0, nullptr);
+    gone.reset();  // its handles need the lock
+    bulkhead::ForgetForegroundTasks(iso);
+  }
+  iso->Dispose();
+}
+
+}  // extern "C"
