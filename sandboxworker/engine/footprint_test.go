@@ -61,4 +61,15 @@ func TestFootprintOfAnIdleTenant(t *testing.T) {
 		}
 	})
 	t.Logf("sum      %7.1f KiB PSS", float64(pss(t)-start)/n/1024)
+	each("trim", func(k int) { list[k].Trim() })
+	idle := (pss(t) - start) / n
+	t.Logf("trimmed  %7.1f KiB PSS", float64(idle)/1024)
+	each("request", func(k int) {
+		if got := ask(t, list[k]); got != "hello" {
+			t.Fatal(got)
+		}
+	})
+	if idle > 1050<<10 && !underASan {
+		t.Errorf("a trimmed idle tenant takes %d KiB", idle>>10)
+	}
 }

@@ -199,6 +199,12 @@ func (i *Isolate) Usage() Usage {
 	return u
 }
 
+// Trim makes the isolate of an idle tenant small: garbage is collected, spare memory goes back to
+// the kernel. It is for the thread that would otherwise run a turn, takes 1 to 2 ms of CPU with a
+// small heap, and forbids no turn: the next one is some 0.1 ms slower. The tenant cannot observe
+// it (its FinalizationRegistry callbacks wait for I/O). The output of the last turn is gone.
+func (i *Isolate) Trim() { i.native.Trim() }
+
 // Dispose gives everything back. No turn may be running, and none may follow.
 func (i *Isolate) Dispose() {
 	i.mu.Lock()

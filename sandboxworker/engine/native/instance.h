@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "alloc.h"
+#include "blocks.h"
 #include "native.h"
 #include "v8.h"
 
@@ -87,6 +88,7 @@ struct bh_isolate {
   v8::Global<v8::Function> handlers[bulkhead::kHandlerCount];
   v8::Global<v8::Function> data_clone_error;
   std::shared_ptr<bh_allocator> allocator;  // V8 and every backing store hold it too
+  bulkhead::Blocks blocks;  // V8's, dropped when they hold nothing
 
   bulkhead::Output out;
   bh_turn turn{};

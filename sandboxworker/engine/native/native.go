@@ -117,6 +117,9 @@ func (i Isolate) Bootstrap(memoryLimit uint64) error {
 // the first isolate can.
 func (i Isolate) MakeCodeCache() error { return message(C.bh_make_code_cache(i.p)) }
 
+// Trim collects garbage and gives spare memory back to the kernel.
+func (i Isolate) Trim() { C.bh_trim(i.p) }
+
 // Dispose wipes the isolate's buffers and gives everything back.
 func (i Isolate) Dispose() { C.bh_isolate_dispose(i.p) }
 

@@ -94,6 +94,8 @@ bh_isolate* bh_isolate_new(uint64_t heap_max);
 char* bh_bootstrap(bh_isolate* i, uint64_t memory_limit);
 // Make the process's code cache from what this isolate has compiled so far. NULL: done.
 char* bh_make_code_cache(bh_isolate* i);
+// Collect what is garbage and give what V8 keeps in reserve back to the kernel. Between turns.
+void bh_trim(bh_isolate* i);
 // Wipe the isolate's buffers, release everything held in it and dispose of it.
 void bh_isolate_dispose(bh_isolate* i);
 // Stop the turn that runs now. 0 when none runs (nothing is remembered then). Any thread.

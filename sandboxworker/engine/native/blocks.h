@@ -1,0 +1,46 @@
+// What V8 takes from malloc for an isolate and leaves empty: a table that only collections use, mark
+// bits. V8 clears them, so they take memory although they hold nothing but zeros. The kernel gives
+// zeros to whoever reads a page it was given back: nobody can tell.
+
+#ifndef BULKHEAD_BLOCKS_H_
+#define BULKHEAD_BLOCKS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace bulkhead {
+
+// The large blocks of one isolate, from its making to its disposal.
+class Blocks {
+ public:
+  Blocks() = default;
+  ~Blocks();
+  Blocks(const Blocks&) = delete;
+  Blocks& operator=(const Blocks&) = delete;
+  // Give the pages of these blocks that hold only zeros back to the kernel. The caller holds the
+  // isolate: nobody else writes to them.
+  void DropZeros();
+
+ private:
+  friend class BlocksBeingMade;
+  std::vector<uintptr_t> at_;  // keys of the table of all blocks in blocks.cc
+};
+
+// While one of these lives, what this thread gets from operator new is noted: the large blocks in
+// `blocks`. When it goes, the zeros in all that is still there are dropped: nobody but this thread
+// has seen it yet.
+class BlocksBeingMade {
+ public:
+  explicit BlocksBeingMade(Blocks* blocks);
+  ~BlocksBeingMade();
+  BlocksBeingMade(const BlocksBeingMade&) = delete;
+  BlocksBeingMade& operator=(const BlocksBeingMade&) = delete;
+
+ private:
+  Blocks* blocks_;
+};
+
+}  // namespace bulkhead
+
+#endif  // BULKHEAD_BLOCKS_H_
