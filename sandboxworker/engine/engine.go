@@ -34,6 +34,12 @@ type Config struct {
 	HeapMaxBytes uint64
 }
 
+// HeapOvershoot is how far past Config.HeapMaxBytes, in bytes, the heap of one isolate may grow: the
+// turn that ran into the limit is stopped, but what it runs through on its way out still allocates.
+// All isolates of a process share a cage of 4 GiB; who budgets it adds this for each that may be at
+// its limit at once. Beyond it V8 aborts the process.
+const HeapOvershoot = native.HeapOvershoot
+
 // Engine is V8 in this process. There can be only one: V8's flags and platform are global.
 type Engine struct{ cfg Config }
 

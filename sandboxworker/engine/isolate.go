@@ -60,7 +60,7 @@ type EnvVar struct {
 
 // Limits are what the engine itself enforces for a tenant. Time is the scheduler's.
 type Limits struct {
-	MemoryBytes uint64 // heap, buffers and Wasm memories together; 0 means the engine's own limit
+	MemoryBytes uint64 // all that Usage counts; 0: only the heap has a limit, the engine's own
 	Timers      uint32 // pending at once
 	EvalAllowed bool   // eval and new Function
 	WasmAllowed bool   // WebAssembly, where the profile has it
@@ -97,7 +97,7 @@ type Request struct {
 // Usage is what an isolate holds, as of its last collection or turn.
 type Usage struct {
 	HeapBytes     uint64
-	ExternalBytes uint64 // ArrayBuffers, resizable ones and Wasm memories
+	ExternalBytes uint64 // ArrayBuffers, resizable ones, Wasm memories, unread output, the bundle while it loads
 	LimitBytes    uint64 // of their sum
 }
 

@@ -55,7 +55,10 @@ size_t Rounded(size_t length) { return Blocks::Fits(length) ? Blocks::kSize : le
 }  // namespace
 
 bool bh_allocator::Take(size_t length) {
-  uint64_t cap = cap_.load(std::memory_order_relaxed);
+  // V8 moves an array this small off its heap when its buffer is first asked for, and aborts the
+  // process when that is refused. The array itself is far larger and counted as heap.
+  constexpr size_t kOnHeap = 64;
+  uint64_t cap = length <= kOnHeap ? UINT64_MAX : cap_.load(std::memory_order_relaxed);
   uint64_t used = used_.load(std::memory_order_relaxed);
   do {
     if (length > cap || used > cap - length) return false;

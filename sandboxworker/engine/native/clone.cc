@@ -10,7 +10,8 @@
 namespace bulkhead {
 namespace {
 
-// Serialized bytes are outside V8's heap and no ArrayBuffer: they get a bound of their own.
+// Serialized bytes are outside V8's heap and no ArrayBuffer: they are charged to the tenant's cap,
+// and have a bound of their own where the tenant has none.
 constexpr size_t kMaxSerialized = 256u << 20;
 
 void ThrowDataClone(v8::Isolate* iso, v8::Local<v8::String> message) {
@@ -28,19 +29,17 @@ void ThrowDataClone(v8::Isolate* iso, v8::Local<v8::String> message) {
 
 class Writer final : public v8::ValueSerializer::Delegate {
  public:
-  explicit Writer(v8::Isolate* iso) : iso_(iso) {
-    uint64_t limit = bh_isolate::From(iso)->memory_limit;
-    most_ = limit > 0 && limit < kMaxSerialized ? static_cast<size_t>(limit) : kMaxSerialized;
-  }
+  explicit Writer(v8::Isolate* iso) : iso_(iso), charge_(bh_isolate::From(iso)->allocator.get()) {}
 
   void ThrowDataCloneError(v8::Local<v8::String> message) override {
     ThrowDataClone(iso_, message);
   }
 
   void* ReallocateBufferMemory(void* old, size_t size, size_t* actual) override {
-    if (size > most_) return nullptr;
+    *actual = 0;
+    if (size > kMaxSerialized || !charge_.Resize(size)) return nullptr;
     void* p = realloc(old, size);
-    *actual = p == nullptr ? 0 : size;
+    if (p != nullptr) *actual = size;
     return p;
   }
 
@@ -48,7 +47,7 @@ class Writer final : public v8::ValueSerializer::Delegate {
 
  private:
   v8::Isolate* iso_;
-  size_t most_;
+  Charge charge_;  // until the clone is made: the serializer's buffer lives as long
 };
 
 struct Freer {

@@ -23,11 +23,7 @@ bool StringArg(const Args& args, int n, v8::Local<v8::String>* out) {
     return false;
   }
   *out = args[n].As<v8::String>();
-  // Reading a string flattens it: one of 512 MB built by repeat() costs nothing until then, and
-  // would take V8 past its heap, and with it the process.
-  bh_isolate* i = bh_isolate::From(args.GetIsolate());
-  uint64_t most = i->memory_limit == 0 ? UINT64_MAX : i->memory_limit / 4;
-  if (static_cast<uint64_t>((*out)->Length()) > most) {
+  if (TooLongToRead(bh_isolate::From(args.GetIsolate()), *out)) {
     ThrowRangeError(args.GetIsolate(), "The string is too long for this worker's memory limit");
     return false;
   }
@@ -147,12 +143,6 @@ void Refuse(const Args& args) { Plain(args, BH_REFUSE); }
 
 // What people read is cut here: the wire's own limit is 8 KiB.
 constexpr size_t kMessageBytes = 8u << 10;
-
-std::string Shortened(v8::Isolate* iso, v8::Local<v8::String> s, size_t most) {
-  std::string text(most, '\0');
-  text.resize(s->WriteUtf8V2(iso, text.data(), most, v8::String::WriteFlags::kReplaceInvalidUtf8));
-  return text;
-}
 
 void Abort(const Args& args) {
   uint32_t inv;

@@ -10,6 +10,7 @@
 #ifndef BULKHEAD_INSTANCE_H_
 #define BULKHEAD_INSTANCE_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -46,14 +47,23 @@ class Output {
   void Wipe();
   const uint8_t* data() const { return bytes_.data(); }
   size_t size() const { return bytes_.size(); }
+  size_t capacity() const { return bytes_.capacity(); }
+  // At most half of a tenant's memory may be output that is not read yet.
+  void Limit(uint64_t memory) {
+    if (memory > 0 && memory / 2 < most_) most_ = static_cast<size_t>(memory / 2);
+  }
 
  private:
+  void Grow(size_t size);
+
+
   // The runtime sends at most a window at once; only logs and operations can get anywhere near.
   static constexpr size_t kMaxBytes = 32u << 20;
   // Kept for responses and ends, so that a flood of the others cannot make an invocation hang.
   static constexpr size_t kReserveBytes = 1u << 20;
   static constexpr size_t kKeepBytes = 64u << 10;
   std::vector<uint8_t> bytes_;
+  size_t most_ = kMaxBytes;
 };
 
 struct BundleModule {
@@ -99,7 +109,9 @@ struct bh_isolate {
   bool eval_allowed = false;
   bool wasm_allowed = false;
   int heap_extensions = 0;   // times the near-heap-limit callback gave more room
-  uint64_t memory_limit = 0; // bytes: heap and external together
+  uint64_t heap_max = 0;     // bytes: V8's own limit
+  uint64_t memory_limit = 0; // bytes: heap, external and ours together
+  uint64_t bundle_bytes = 0; // code of modules not compiled yet, and the env until it is handed over
 
   std::vector<bulkhead::BundleModule> modules;
   std::unordered_map<std::string, size_t> module_by_name;
@@ -122,6 +134,12 @@ struct bh_isolate {
   bool stopping() const { return reason.load(std::memory_order_relaxed) != BH_REASON_NONE; }
   // Ask V8 to unwind the running turn, from the thread that runs it.
   void StopForMemory();
+  // What this layer holds for the tenant.
+  uint64_t OwnBytes() const { return out.capacity() + bundle_bytes; }
+  // Bytes outside the heap, given V8's own count of them.
+  uint64_t ExternalBytes(uint64_t counted) const {
+    return std::max(counted, allocator->used()) + OwnBytes();
+  }
   // Refresh the usage figures; true when the tenant is over its limit.
   bool MeasureMemory();
 };
@@ -134,6 +152,11 @@ v8::Local<v8::String> OneByte(v8::Isolate* iso, std::string_view s);
 // UTF-8 with malformed parts replaced; the empty string when it is too long for V8.
 v8::Local<v8::String> Utf8(v8::Isolate* iso, std::string_view s);
 std::string ToUtf8(v8::Isolate* iso, v8::Local<v8::String> s);
+// The first `most` bytes of it, cut at a character.
+std::string Shortened(v8::Isolate* iso, v8::Local<v8::String> s, size_t most);
+// Reading a string flattens it: one of 512 MB built by repeat() costs nothing until then, and would
+// take V8 past its heap, and with it the process. Nobody here reads one for which this is true.
+bool TooLongToRead(const bh_isolate* i, v8::Local<v8::String> s);
 // A fresh Uint8Array that owns a copy; empty, without an exception, when memory is refused.
 v8::MaybeLocal<v8::Uint8Array> Bytes(v8::Isolate* iso, const void* data, size_t len);
 
@@ -161,7 +184,7 @@ struct Diagnostic {
   uint32_t line = 0, column = 0;
 };
 Diagnostic DescribeMessage(v8::Isolate* iso, v8::Local<v8::Context> context,
-                           v8::Local<v8::Message> message);
+                           v8::Local<v8::Message> message, v8::Local<v8::Value> error);
 
 
 // Call a handler. Empty when it threw; a termination is left pending, anything else is reported

@@ -1,6 +1,7 @@
 // What an isolate does between its birth and its death (life.cc): bootstrap, measure, terminate;
 // and the helpers all files share.
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -42,6 +43,17 @@ std::string ToUtf8(v8::Isolate* iso, v8::Local<v8::String> s) {
   return out;
 }
 
+bool TooLongToRead(const bh_isolate* i, v8::Local<v8::String> s) {
+  uint64_t limit = i->memory_limit == 0 ? i->heap_max : std::min(i->memory_limit, i->heap_max);
+  return static_cast<uint64_t>(s->Length()) > limit / 4;
+}
+
+std::string Shortened(v8::Isolate* iso, v8::Local<v8::String> s, size_t most) {
+  std::string text(most, '\0');
+  text.resize(s->WriteUtf8V2(iso, text.data(), most, v8::String::WriteFlags::kReplaceInvalidUtf8));
+  return text;
+}
+
 v8::MaybeLocal<v8::Uint8Array> Bytes(v8::Isolate* iso, const void* data, size_t len) {
   v8::Local<v8::ArrayBuffer> buffer;
   if (!v8::ArrayBuffer::MaybeNew(iso, len, v8::BackingStoreInitializationMode::kUninitialized)
@@ -69,7 +81,7 @@ bool Output::Append(bh_record head, std::string_view one, std::string_view two) 
 
 uint8_t* Output::Begin(bh_record head, std::string_view one, size_t two_len) {
   bool flood = head.kind == BH_LOG || head.kind == BH_CHUNK || head.kind == BH_OP;
-  size_t most = flood ? kMaxBytes : kMaxBytes + kReserveBytes;
+  size_t most = flood ? most_ : most_ + kReserveBytes;
   if (one.size() > most || two_len > most ||
       bytes_.size() + sizeof head + one.size() + two_len > most) {
     return nullptr;
@@ -77,10 +89,22 @@ uint8_t* Output::Begin(bh_record head, std::string_view one, size_t two_len) {
   head.n1 = static_cast<uint32_t>(one.size());
   head.n2 = static_cast<uint32_t>(two_len);
   size_t at = bytes_.size();
-  bytes_.resize(at + sizeof head + one.size() + two_len);
+  Grow(at + sizeof head + one.size() + two_len);
   std::memcpy(&bytes_[at], &head, sizeof head);
   if (!one.empty()) std::memcpy(&bytes_[at + sizeof head], one.data(), one.size());
   return bytes_.data() + at + sizeof head + one.size();
+}
+
+void Output::Grow(size_t size) {
+  if (size > bytes_.capacity()) {
+    // By half, not to twice the size: it counts against the tenant. What is left behind is wiped.
+    std::vector<uint8_t> larger;
+    larger.reserve(std::max(size, bytes_.size() + bytes_.size() / 2));
+    larger.assign(bytes_.begin(), bytes_.end());
+    if (!bytes_.empty()) explicit_bzero(bytes_.data(), bytes_.size());
+    bytes_.swap(larger);
+  }
+  bytes_.resize(size);
 }
 
 void Output::Clear() {
@@ -117,7 +141,7 @@ char* CaughtMessage(v8::Isolate* iso, v8::Local<v8::Context> context, const v8::
   std::string text = std::string(step) + ": ";
   if (caught.HasTerminated()) return Message(text + "terminated");
   if (caught.Message().IsEmpty()) return Message(text + "no message");
-  Diagnostic d = DescribeMessage(iso, context, caught.Message());
+  Diagnostic d = DescribeMessage(iso, context, caught.Message(), caught.Exception());
   return Message(text + d.message + " at " + d.file + ":" + std::to_string(d.line) + ":" +
                  std::to_string(d.column));
 }
@@ -185,14 +209,13 @@ bool bh_isolate::MeasureMemory() {
   v8::HeapStatistics hs;
   iso->GetHeapStatistics(&hs);
   uint64_t heap = hs.used_heap_size();
-  uint64_t external = hs.external_memory();
-  if (external < allocator->used()) external = allocator->used();
+  uint64_t external = ExternalBytes(hs.external_memory());
   heap_bytes.store(heap, std::memory_order_relaxed);
   external_bytes.store(external, std::memory_order_relaxed);
   if (memory_limit == 0) return false;
   // Buffers get what the heap leaves, less a margin in which the code that caught the RangeError
   // can go on.
-  uint64_t spoken_for = heap + memory_limit / 16;
+  uint64_t spoken_for = heap + OwnBytes() + memory_limit / 16;
   allocator->SetCap(spoken_for < memory_limit ? memory_limit - spoken_for : 0);
   return heap + external > memory_limit;
 }
@@ -246,8 +269,7 @@ int bh_terminate(bh_isolate* i, uint8_t reason) {
 void bh_usage(const bh_isolate* i, bh_usage_t* out) {
   out->heap_bytes = i->heap_bytes.load(std::memory_order_relaxed);
   out->external_bytes = i->external_bytes.load(std::memory_order_relaxed);
-  out->buffer_bytes = i->allocator->used();
-  if (out->external_bytes < out->buffer_bytes) out->external_bytes = out->buffer_bytes;
+  out->external_bytes = std::max(out->external_bytes, i->allocator->used());
   out->limit_bytes = i->memory_limit;
 }
 

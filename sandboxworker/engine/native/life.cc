@@ -11,16 +11,13 @@
 namespace bulkhead {
 namespace {
 
-// Room for unwinding after the limit was hit: the terminated code still allocates on its way out.
-constexpr size_t kHeadroom = 32u << 20;
-constexpr int kMaxExtensions = 3;
-
+// Gives room for unwinding: the terminated code still allocates on its way out.
 size_t NearHeapLimit(void* data, size_t current, size_t) {
   auto* i = static_cast<bh_isolate*>(data);
   i->StopForMemory();
   // A builtin that cannot be interrupted may come here again. After the last extension V8 aborts
   // the process: one shard lost is less than the shared cage.
-  return i->heap_extensions++ < kMaxExtensions ? current + kHeadroom : current;
+  return i->heap_extensions++ < BH_HEAP_STEPS ? current + BH_HEAP_STEP : current;
 }
 
 void AfterGC(v8::Isolate*, v8::GCType, v8::GCCallbackFlags, void* data) {
@@ -67,12 +64,12 @@ void OnPromiseReject(v8::PromiseRejectMessage message) {
 }
 
 // Without a listener V8 prints uncaught errors of microtasks and tasks to stdout.
-void OnMessage(v8::Local<v8::Message> message, v8::Local<v8::Value>) {
+void OnMessage(v8::Local<v8::Message> message, v8::Local<v8::Value> error) {
   v8::Isolate* iso = v8::Isolate::GetCurrent();
   bh_isolate* i = bh_isolate::From(iso);
   if (i == nullptr || i->stopping()) return;
   v8::HandleScope scope(iso);
-  Diagnostic d = DescribeMessage(iso, iso->GetCurrentContext(), message);
+  Diagnostic d = DescribeMessage(iso, iso->GetCurrentContext(), message, error);
   std::string text = d.message;
   if (!d.file.empty()) text += "\n    at " + d.file + ":" + std::to_string(d.line);
   bh_record head{};
@@ -101,6 +98,7 @@ extern "C" {
 
 bh_isolate* bh_isolate_new(uint64_t heap_max) {
   auto i = std::make_unique<bh_isolate>();
+  i->heap_max = heap_max;
   i->allocator = std::make_shared<bh_allocator>();
   v8::Isolate::CreateParams params;
   params.array_buffer_allocator_shared = i->allocator;

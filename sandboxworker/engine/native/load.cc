@@ -33,13 +33,14 @@ void FailWith(bh_isolate* i, v8::Local<v8::Context> context, v8::Local<v8::Value
   if (i->stopping()) return;  // the turn's status says it all
   v8::Isolate* iso = i->iso;
   if (message.IsEmpty()) message = v8::Exception::CreateMessage(iso, error);
-  Diagnostic d = DescribeMessage(iso, context, message);
+  Diagnostic d = DescribeMessage(iso, context, message, error);
   if (d.file.empty() || d.file == "bulkhead:runtime") {
     d = Diagnostic{.file = ResourceName(file), .excerpt = {}, .message = d.message, .stack = {}};
   }
   v8::Local<v8::Value> argv[] = {error}, text;
   if (CallHandler(i, context, kDescribeError, 0, 1, argv).ToLocal(&text) && text->IsString()) {
-    d.stack = ToUtf8(iso, text.As<v8::String>()).substr(0, 8u << 10);
+    v8::Local<v8::String> stack = text.As<v8::String>();
+    if (!TooLongToRead(i, stack)) d.stack = Shortened(iso, stack, 8u << 10);
   }
   Fail(i, d);
 }
@@ -125,7 +126,7 @@ bool Evaluate(bh_isolate* i, v8::Local<v8::Context> context, size_t main) {
     case v8::Promise::kPending: {
       auto stalled = module->GetStalledTopLevelAwaitMessages(iso);
       Diagnostic d;
-      if (!stalled.second.empty()) d = DescribeMessage(iso, context, stalled.second[0]);
+      if (!stalled.second.empty()) d = DescribeMessage(iso, context, stalled.second[0], {});
       if (d.file.empty()) d.file = ResourceName(name);
       d.message = "Top-level await never settles: start-up code can wait for neither I/O nor timers";
       Fail(i, d);
@@ -168,8 +169,11 @@ void Load(bh_isolate* i, v8::Local<v8::Context> context, const std::string& main
   if (!i->handlers[kLoad].Get(iso)->Call(context, v8::Undefined(iso), 2, argv).ToLocal(&names)) {
     return FailWith(i, context, caught.Exception(), caught.Message(), main_name);
   }
-  for (EnvEntry& e : i->env) explicit_bzero(e.value.data(), e.value.size());
-  i->env.clear();
+  for (EnvEntry& e : i->env) {
+    i->bundle_bytes -= e.name.size() + e.value.size();
+    explicit_bzero(e.value.data(), e.value.size());
+  }
+  i->env = {};
   std::string joined;
   if (names->IsArray()) {
     v8::Local<v8::Array> list = names.As<v8::Array>();
@@ -194,6 +198,7 @@ extern "C" {
 void bh_set_limits(bh_isolate* i, uint64_t memory, int eval_allowed, int wasm_allowed,
                    uint32_t timers) {
   i->memory_limit = memory;
+  i->out.Limit(memory);
   i->eval_allowed = eval_allowed != 0;
   i->wasm_allowed = wasm_allowed != 0;
   v8::Isolate* iso = i->iso;
@@ -218,11 +223,13 @@ void bh_add_module(bh_isolate* i, const char* name, size_t name_len, uint8_t kin
   m.kind = kind;
   m.code = std::string(static_cast<const char*>(code), code_len);
   i->module_by_name.emplace(m.name, i->modules.size());  // of two with one name the first counts
+  i->bundle_bytes += m.code.size();
   i->modules.push_back(std::move(m));
 }
 
 void bh_add_env(bh_isolate* i, const char* name, size_t name_len, int json, const char* value,
                 size_t value_len) {
+  i->bundle_bytes += name_len + value_len;
   i->env.push_back({std::string(name, name_len), json != 0, std::string(value, value_len)});
 }
 

@@ -75,13 +75,18 @@ void ThrowNotInBundle(v8::Isolate* iso, const std::string& specifier,
   iso->ThrowException(v8::Exception::Error(Utf8(iso, text)));
 }
 
+// A specifier or attribute, which may be any string; empty, which names nothing, when it is too long.
+std::string Text(v8::Isolate* iso, v8::Local<v8::String> s) {
+  return TooLongToRead(bh_isolate::From(iso), s) ? std::string() : ToUtf8(iso, s);
+}
+
 // Import attributes: `stride` values an attribute, key and value first. Only "type" is known, and
 // it must agree with what the module is (TC39 import attributes; "text" and "bytes" likewise).
 bool CheckAttributes(v8::Isolate* iso, v8::Local<v8::Context> context,
                      v8::Local<v8::FixedArray> attributes, int stride, uint8_t kind) {
   for (int n = 0; n + 1 < attributes->Length(); n += stride) {
-    std::string key = ToUtf8(iso, attributes->Get(context, n).As<v8::String>());
-    std::string value = ToUtf8(iso, attributes->Get(context, n + 1).As<v8::String>());
+    std::string key = Text(iso, attributes->Get(context, n).As<v8::String>());
+    std::string value = Text(iso, attributes->Get(context, n + 1).As<v8::String>());
     bool fits = key == "type" && ((value == "json" && kind == kJson) ||
                                   (value == "text" && kind == kText) ||
                                   (value == "bytes" && kind == kData));
@@ -184,6 +189,7 @@ v8::MaybeLocal<v8::Module> Compile(bh_isolate* i, v8::Local<v8::Context> context
   }
   m.module.Reset(iso, module);
   i->module_by_hash.emplace(module->GetIdentityHash(), at);
+  i->bundle_bytes -= m.code.size();
   explicit_bzero(m.code.data(), m.code.size());  // V8 has its copy
   m.code = std::string();
   return module;
@@ -197,7 +203,7 @@ v8::MaybeLocal<v8::Module> ResolveImport(v8::Local<v8::Context> context,
   bh_isolate* i = bh_isolate::From(iso);
   size_t from = IndexOf(i, referrer);
   std::string base = from == kNotFound ? "/" : i->modules[from].name;
-  std::string wanted = ToUtf8(iso, specifier);
+  std::string wanted = Text(iso, specifier);
   size_t at = Resolve(i, wanted, base);
   if (at == kNotFound) {
     ThrowNotInBundle(iso, wanted, base);
@@ -255,7 +261,7 @@ v8::MaybeLocal<v8::Promise> ImportDynamically(v8::Local<v8::Context> context,
     std::string name = ToUtf8(iso, resource_name.As<v8::String>());
     if (Lookup(i, "/" + name) != kNotFound) base = "/" + name;
   }
-  std::string wanted = ToUtf8(iso, specifier);
+  std::string wanted = Text(iso, specifier);
   size_t at = Resolve(i, wanted, base);
   v8::TryCatch caught(iso);
   if (at == kNotFound) {

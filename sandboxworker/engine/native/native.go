@@ -71,6 +71,9 @@ const (
 	Excerpt    = C.BH_EXCERPT
 )
 
+// HeapOvershoot is how far past its maximum, in bytes, V8's heap may grow before it aborts.
+const HeapOvershoot = C.BH_HEAP_OVERSHOOT
+
 // RecordSize is the size of a record's header in bytes.
 const RecordSize = C.sizeof_bh_record
 

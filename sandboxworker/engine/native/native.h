@@ -17,6 +17,9 @@ extern "C" {
 
 typedef struct bh_isolate bh_isolate;
 
+// How far past its maximum V8's heap may grow while a turn that ran into it unwinds.
+enum { BH_HEAP_STEP = 32 << 20, BH_HEAP_STEPS = 2, BH_HEAP_OVERSHOOT = BH_HEAP_STEP * BH_HEAP_STEPS };
+
 // How a turn ended.
 enum {
   BH_OK = 0,
@@ -70,8 +73,7 @@ typedef struct {
 
 typedef struct {
   uint64_t heap_bytes;      // live and dead objects on the JS heap
-  uint64_t external_bytes;  // ArrayBuffers, resizable ones and Wasm memories included
-  uint64_t buffer_bytes;    // of these, what went through the counting allocator
+  uint64_t external_bytes;  // buffers of all kinds, Wasm memories, and what this layer holds
   uint64_t limit_bytes;
 } bh_usage_t;
 

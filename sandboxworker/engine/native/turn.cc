@@ -15,14 +15,47 @@ int64_t ThreadCpuNanos() {
   return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
+namespace {
+
+// Whether V8's text about an error would be too long to make: it joins the error's name and message.
+// Own data properties are looked at, nothing of the tenant's is called.
+bool TextTooLong(bh_isolate* i, v8::Local<v8::Context> context, v8::Local<v8::Value> error) {
+  if (error.IsEmpty()) return false;
+  if (error->IsString()) return TooLongToRead(i, error.As<v8::String>());
+  if (!error->IsNativeError()) return false;
+  v8::Isolate* iso = i->iso;
+  v8::TryCatch ignored(iso);
+  for (const char* name : {"message", "name"}) {
+    v8::Local<v8::Value> found, value;
+    v8::Local<v8::String> key = OneByte(iso, "value");
+    if (!error.As<v8::Object>()
+             ->GetOwnPropertyDescriptor(context, OneByte(iso, name)).ToLocal(&found) ||
+        !found->IsObject() ||
+        !found.As<v8::Object>()->HasOwnProperty(context, key).FromMaybe(false) ||
+        !found.As<v8::Object>()->Get(context, key).ToLocal(&value)) {
+      continue;
+    }
+    if (value->IsString() && TooLongToRead(i, value.As<v8::String>())) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 Diagnostic DescribeMessage(v8::Isolate* iso, v8::Local<v8::Context> context,
-                           v8::Local<v8::Message> message) {
+                           v8::Local<v8::Message> message, v8::Local<v8::Value> error) {
   constexpr size_t kExcerpt = 200;
   Diagnostic d;
-  // V8 made this text without running the tenant's code; it may still be any length.
-  d.message = ToUtf8(iso, message->Get());
-  constexpr size_t kMessage = 8u << 10;
-  if (d.message.size() > kMessage) d.message.resize(kMessage);
+  // V8 made this text without running the tenant's code; it may still be any length, and to read it
+  // is to flatten it (StringArg says what that can do).
+  bh_isolate* i = bh_isolate::From(iso);
+  v8::Local<v8::String> said;
+  if (!TextTooLong(i, context, error)) said = message->Get();
+  if (said.IsEmpty() || TooLongToRead(i, said)) {
+    d.message = "Uncaught exception with a message too long for this worker's memory limit";
+  } else {
+    d.message = Shortened(iso, said, 8u << 10);
+  }
   v8::Local<v8::Value> name = message->GetScriptResourceName();
   if (!name.IsEmpty() && name->IsString()) d.file = ToUtf8(iso, name.As<v8::String>());
   d.line = static_cast<uint32_t>(message->GetLineNumber(context).FromMaybe(0));
@@ -51,7 +84,7 @@ v8::MaybeLocal<v8::Value> CallHandler(bh_isolate* i, v8::Local<v8::Context> cont
   if (!caught.HasTerminated() && !i->stopping()) {
     std::string text = std::string("internal: handler ") + kHandlerNames[h] + " threw";
     if (!caught.Message().IsEmpty()) {
-      Diagnostic d = DescribeMessage(iso, context, caught.Message());
+      Diagnostic d = DescribeMessage(iso, context, caught.Message(), caught.Exception());
       text += ": " + d.message + " at " + d.file + ":" + std::to_string(d.line);
     }
     bh_record log{};
@@ -131,8 +164,8 @@ void TurnScope::Settle() {
 // Only when the sum looks too big is the (slow) truth worth finding.
 void TurnScope::CheckMemory() {
   v8::Isolate* iso = i_->iso;
-  auto counted = static_cast<uint64_t>(iso->AdjustAmountOfExternalAllocatedMemory(0));
-  if (counted < i_->allocator->used()) counted = i_->allocator->used();
+  uint64_t counted =
+      i_->ExternalBytes(static_cast<uint64_t>(iso->AdjustAmountOfExternalAllocatedMemory(0)));
   i_->external_bytes.store(counted, std::memory_order_relaxed);
   if (i_->memory_limit == 0 || counted + i_->heap_bytes.load() <= i_->memory_limit) return;
   iso->LowMemoryNotification();

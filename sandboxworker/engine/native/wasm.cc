@@ -103,6 +103,12 @@ class Scanner {
 // check(bytes) -> a copy of the bytes; 1 when they hold a shared memory; 2 when they are no module
 void Check(const Args& args) {
   v8::Isolate* iso = args.GetIsolate();
+  // Of the copy here: the one V8 gets is a buffer.
+  Charge charge(bh_isolate::From(iso)->allocator.get());
+  size_t size = args[0]->IsArrayBufferView() ? args[0].As<v8::ArrayBufferView>()->ByteLength()
+                : args[0]->IsArrayBuffer()   ? args[0].As<v8::ArrayBuffer>()->ByteLength()
+                                             : 0;
+  if (!charge.Resize(size)) return ThrowRangeError(iso, "Array buffer allocation failed");
   std::string copy;
   if (args[0]->IsArrayBufferView()) {
     copy = ViewBytes(args[0].As<v8::ArrayBufferView>()).view();
