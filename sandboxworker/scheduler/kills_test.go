@@ -33,7 +33,7 @@ var hostileShapes = []struct{ name, code string }{
 	{"rejections", `for (;;) { Promise.reject(new Error("x")); await 0; }`},
 	{"getter", `const o = { get a() { for (;;) { try { this.b; } catch {} } }, get b() { return this.c; }, get c() { return 1; } }; for (;;) o.a;`},
 	{"comparator", `const a = Array.from({ length: 1e5 }, (_, i) => i * 7919 % 1e5); for (;;) { try { a.sort((x, y) => { for (let i = 0; i < 100; i++); return y - x; }); } catch {} }`},
-	{"catches all", `const f = () => { try { for (;;) f(); } catch { f(); } finally { for (;;) { try { f(); } finally { continue; } } } }; for (;;) f();`},
+	{"catches all", `for (;;) { try { for (;;) { try { throw 1; } catch { try { null.x; } catch { continue; } } finally { try { undefined(); } catch {} } } } catch {} finally { continue; } }`},
 	{"finally", `for (;;) { try { for (;;) {} } catch {} finally { for (;;) {} } }`},
 	{"proxy", `const p = new Proxy({}, { get: (t, k, r) => Reflect.has(r, k) || p, has: () => { try { return p[Symbol.iterator] === 1; } catch { return true; } } }); for (;;) { try { p.x; } catch {} }`},
 	{"proxy keys", `const p = new Proxy({}, { ownKeys: () => Array.from({ length: 1000 }, (_, i) => "k" + i), getOwnPropertyDescriptor: () => ({ configurable: true, enumerable: true, value: 1 }) }); for (;;) Object.entries(p);`},

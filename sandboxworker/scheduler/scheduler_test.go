@@ -51,9 +51,15 @@ func TestMain(m *testing.M) {
 // and returns the process's end and what it printed.
 func child(t *testing.T, env string, args ...string) (*os.ProcessState, string) {
 	t.Helper()
+	return childOf(t, t.Name(), env, args...)
+}
+
+// childOf runs another test than the calling one in a process of its own.
+func childOf(t *testing.T, name, env string, args ...string) (*os.ProcessState, string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], append([]string{"-test.run=^" + t.Name() + "$", "-test.v"}, args...)...)
+	cmd := exec.CommandContext(ctx, os.Args[0], append([]string{"-test.run=^" + name + "$", "-test.v"}, args...)...)
 	cmd.Env = append(os.Environ(), env, "GOTRACEBACK=none")
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
