@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"bulkhead/ipc"
@@ -21,8 +22,9 @@ type Data struct {
 	fd int
 	sc *ipc.Scanner
 
-	flushMu sync.Mutex // held around write(2), so that batches leave in order; taken before mu
-	out     *ipc.Batch // guarded by flushMu; being written
+	flushMu sync.Mutex  // held around write(2), so that batches leave in order; taken before mu
+	out     *ipc.Batch  // guarded by flushMu; being written
+	writing atomic.Bool // somebody holds flushMu
 
 	mu      sync.Mutex
 	pending *ipc.Batch // guarded by mu
@@ -82,11 +84,17 @@ func (d *Data) Pending() int {
 	return d.pending.Len()
 }
 
+// Unwritten reports whether something waits for Flush and nobody is writing, perhaps held up by a
+// gateway that does not read.
+func (d *Data) Unwritten() bool { return d.Pending() > 0 && !d.writing.Load() }
+
 // Flush writes what is pending in one write(2) where the socket takes it. It blocks while the
 // gateway does not read.
 func (d *Data) Flush() error {
 	d.flushMu.Lock()
 	defer d.flushMu.Unlock()
+	d.writing.Store(true)
+	defer d.writing.Store(false)
 	d.mu.Lock()
 	d.out, d.pending = d.pending, d.out
 	d.mu.Unlock()

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bulkhead/ipc"
@@ -20,21 +21,23 @@ const (
 
 // executor is one thread that runs isolates.
 type executor struct {
-	s   *Scheduler
-	id  int // its slot in the black box
-	dec *ipc.Decoder
+	s     *Scheduler
+	id    int  // its slot in the black box
+	alive bool // guarded by the scheduler's mu; it has a thread
+	dec   *ipc.Decoder
 
 	unflushed int // tenants run since the last flush; owned by the thread
+
+	step     atomic.Uint64 // odd while it is busy with a tenant; changes with each event
+	seenStep uint64        // watchdog: the step it has seen
 
 	mu      sync.Mutex      // held for a few instructions at both ends of a turn, and by the watchdog
 	iso     *engine.Isolate // nil between turns
 	t       *tenant
 	inv     *invocation   // whose wall clock counts, if any's
 	stream  uint64        // of inv, 0 without one
-	turn    uint64        // counts turns
 	began   time.Duration // the thread's CPU clock when the turn began
 	allowed time.Duration // CPU left for this turn
-	seen    uint64        // watchdog: the turn it has seen
 	order   stopping      // watchdog: its order to stop this turn
 	tid     int
 }
@@ -52,14 +55,22 @@ func (x *executor) loop() {
 	x.mu.Unlock()
 	s := x.s
 	s.mu.Lock()
-	for {
-		if s.stopped {
-			s.mu.Unlock()
-			return
+	defer s.mu.Unlock()
+	defer x.ended()
+	for !s.stopped {
+		if s.pollDue && !s.polling {
+			if len(s.queue.runnable) > 0 {
+				s.call()
+			}
+			x.poll()
+			continue
 		}
 		if t := s.next(); t != nil {
 			s.mu.Unlock()
+			x.step.Add(1)
+			s.dog.watch()
 			x.run(t)
+			x.step.Add(1)
 			s.mu.Lock()
 			continue
 		}
@@ -70,16 +81,25 @@ func (x *executor) loop() {
 			continue
 		}
 		if !s.polling {
-			s.polling = true
-			s.mu.Unlock()
-			if err := s.poll(); err != nil {
-				s.mu.Unlock()
-				s.halt(err)
-				s.mu.Lock()
-			}
+			x.poll()
 			continue
 		}
-		s.idle.Wait()
+		if !x.wait() {
+			return
+		}
+	}
+}
+
+// poll takes the role of the reader for one read. Caller holds mu.
+func (x *executor) poll() {
+	s := x.s
+	s.polling, s.pollDue = true, false
+	s.polls++
+	s.mu.Unlock()
+	if err := s.poll(); err != nil {
+		s.mu.Unlock()
+		s.halt(err)
+		s.mu.Lock()
 	}
 }
 
@@ -91,8 +111,9 @@ func (x *executor) flush() {
 // run gives a tenant its quantum.
 func (x *executor) run(t *tenant) {
 	s := x.s
-	began := time.Now()
+	began, cpu := time.Now(), t.cpu.Load()
 	for n := 0; ; n++ {
+		x.step.Add(2)
 		s.mu.Lock()
 		if len(t.evict) > 0 {
 			s.mu.Unlock()
@@ -102,8 +123,9 @@ func (x *executor) run(t *tenant) {
 		result := t.hasResult()
 		if (len(t.queue) == 0 && !result) || s.stopped || n == quantumEvents || (n > 0 && time.Since(began) > s.opt.Quantum) {
 			t.running = false
+			t.charge(time.Duration(t.cpu.Load()-cpu), n)
 			if (len(t.queue) > 0 || result) && !s.stopped {
-				s.runnable(t)
+				s.enqueue(t)
 			}
 			s.mu.Unlock()
 			break
@@ -113,11 +135,7 @@ func (x *executor) run(t *tenant) {
 			x.deliverResult(t)
 			continue
 		}
-		e := t.queue[0]
-		t.queue[0] = event{}
-		if t.queue = t.queue[1:]; len(t.queue) == 0 {
-			t.queue = nil
-		}
+		e := s.pop(t)
 		s.mu.Unlock()
 		x.handle(t, &e)
 		if e.frame != nil {
@@ -154,9 +172,7 @@ func (x *executor) enter(t *tenant, inv *invocation, budget time.Duration, f fun
 	began := ownCPU()
 	x.mu.Lock()
 	x.iso, x.t, x.inv, x.stream, x.began, x.allowed = t.iso, t, running, stream, began, budget
-	x.turn++
 	x.mu.Unlock()
-	s.dog.watch()
 	s.box.Enter(x.id, t.handle, stream)
 	out := f(t.iso)
 	s.box.Leave(x.id)

@@ -103,8 +103,7 @@ func (x *executor) dispose(t *tenant) {
 func (x *executor) evict(t *tenant) {
 	s := x.s
 	s.mu.Lock()
-	queue := t.queue
-	t.queue = nil
+	queue := s.popAll(t)
 	s.mu.Unlock()
 	for i := range queue {
 		e := &queue[i]

@@ -67,12 +67,3 @@ func (x *executor) deliverResult(t *tenant) {
 	}
 	x.turnShared(t, turn)
 }
-
-// callHelp wakes an executor if there is something to do that this one will not get to soon.
-func (s *Scheduler) callHelp() {
-	s.mu.Lock()
-	if !s.polling || len(s.runq) > 0 || s.data.Pending() > 0 {
-		s.idle.Signal()
-	}
-	s.mu.Unlock()
-}

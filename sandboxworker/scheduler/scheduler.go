@@ -18,10 +18,13 @@ import (
 // Options of a Scheduler. Zero fields take the defaults named.
 type Options struct {
 	Wire      limits.Wire   // limits.DefaultWire()
-	Executors int           // threads that run isolates; 2 for each processor and 2 more
+	Executors int           // threads that run isolates, beside the stuck ones and the one that reads; one for each processor
 	Ready     int           // isolates kept bootstrapped for the next tenant; 4
 	BlackBox  []byte        // shared memory laid out by ipc.BlackBox; nil: none is kept
 	Quantum   time.Duration // a tenant's share before the next one's turn; 2 ms
+
+	QueueRequests int // requests that may wait to be begun, all tenants together; 12,288
+	QueueBytes    int // bytes of frames that may wait, all tenants together; 64 MiB
 }
 
 func (o Options) withDefaults() Options {
@@ -29,13 +32,19 @@ func (o Options) withDefaults() Options {
 		o.Wire = limits.DefaultWire()
 	}
 	if o.Executors == 0 {
-		o.Executors = 2*runtime.NumCPU() + 2
+		o.Executors = runtime.NumCPU()
 	}
 	if o.Ready == 0 {
 		o.Ready = 4
 	}
 	if o.Quantum == 0 {
 		o.Quantum = 2 * time.Millisecond
+	}
+	if o.QueueRequests == 0 {
+		o.QueueRequests = 12 << 10
+	}
+	if o.QueueBytes == 0 {
+		o.QueueBytes = 64 << 20
 	}
 	return o
 }
@@ -52,17 +61,21 @@ type Scheduler struct {
 
 	frames sync.Pool // *[]byte of small frames
 
-	mu        sync.Mutex
-	idle      *sync.Cond // on mu; executors without work
-	runq      []*tenant  // guarded by mu; runnable, oldest first
-	polling   bool       // guarded by mu; an executor is reading the data socket
-	stopped   bool       // guarded by mu
-	err       error      // guarded by mu; why it stopped
-	tenants   map[uint32]*tenant
-	streams   map[uint64]*invocation
-	timer     *time.Timer // fires at timerDue; guarded by mu
-	timerDue  float64     // guarded by mu; <0: not armed
-	executors []*executor // fixed after New
+	mu       sync.Mutex
+	queue    queue                  // guarded by mu
+	threads  threads                // guarded by mu
+	polling  bool                   // guarded by mu; an executor is reading the data socket
+	polls    uint64                 // guarded by mu; how often somebody began to read
+	pollDue  bool                   // guarded by mu; nobody has read for a tick: it goes before running
+	pong     bool                   // guarded by mu; an answer to a ping waits to be written
+	stopped  bool                   // guarded by mu
+	err      error                  // guarded by mu; why it stopped
+	tenants  map[uint32]*tenant     // guarded by mu
+	streams  map[uint64]*invocation // guarded by mu
+	timer    *time.Timer            // guarded by mu; fires at timerDue
+	timerDue float64                // guarded by mu; <0: not armed
+
+	executors []*executor // one for each slot of the black box; fixed after New
 	dog       *watchdog
 	stop      chan struct{} // closed when stopped
 }
@@ -80,7 +93,7 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 		timerDue: -1,
 		stop:     make(chan struct{}),
 	}
-	s.idle = sync.NewCond(&s.mu)
+	s.threads.idle = sync.NewCond(&s.mu)
 	s.frames.New = func() any { b := make([]byte, 0, smallFrame); return &b }
 	if opt.BlackBox != nil {
 		box, err := ipc.NewBlackBox(opt.BlackBox)
@@ -91,7 +104,7 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 	}
 	s.logs = newLogger()
 	s.dog = newWatchdog(s)
-	for i := range opt.Executors {
+	for i := range ipc.BlackBoxSlots {
 		s.executors = append(s.executors, newExecutor(s, i))
 	}
 	p, err := newPool(eng, opt.Ready)
@@ -105,9 +118,9 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 // Run serves until the gateway is gone, which is a nil error, or the data channel fails. It
 // returns when all its threads are done and all isolates are disposed of.
 func (s *Scheduler) Run() error {
-	for _, x := range s.executors {
-		s.goRun(x.loop)
-	}
+	s.mu.Lock()
+	s.startThread()
+	s.mu.Unlock()
 	s.goRun(s.dog.run)
 	s.goRun(s.janitor)
 	s.goRun(func() { s.logs.run(s.stop) })
@@ -145,44 +158,12 @@ func (s *Scheduler) halt(err error) {
 	for _, t := range s.tenants {
 		t.queue = nil
 	}
-	s.runq = nil
-	s.idle.Broadcast()
+	s.queue.runnable = nil
+	s.threads.idle.Broadcast()
 	s.mu.Unlock()
 	for _, x := range s.executors {
 		x.terminate(engine.ReasonEvict)
 	}
-}
-
-// post puts an event into a tenant's mailbox and makes the tenant runnable. Caller holds mu.
-func (s *Scheduler) post(t *tenant, e event) {
-	if s.stopped {
-		return
-	}
-	t.queue = append(t.queue, e)
-	s.runnable(t)
-}
-
-// runnable queues a tenant unless it is queued or running. Caller holds mu.
-func (s *Scheduler) runnable(t *tenant) {
-	if t.queued || t.running {
-		return
-	}
-	t.queued = true
-	s.runq = append(s.runq, t)
-}
-
-// next takes the oldest runnable tenant. Caller holds mu.
-func (s *Scheduler) next() *tenant {
-	if len(s.runq) == 0 {
-		return nil
-	}
-	t := s.runq[0]
-	s.runq[0] = nil
-	if s.runq = s.runq[1:]; len(s.runq) == 0 {
-		s.runq = nil
-	}
-	t.queued, t.running = false, true
-	return t
 }
 
 // smallFrame is the size up to which copies of frames are pooled.
@@ -222,8 +203,15 @@ func (s *Scheduler) poll() error {
 	}
 	s.polling = false
 	// Whoever reads also runs; help is called for when there is work for two.
-	if len(s.runq) > 1 {
-		s.idle.Signal()
+	if len(s.queue.runnable) > 1 {
+		s.call()
+	}
+	if s.pong {
+		// Written before anything runs: the gateway kills a shard that is slow to answer.
+		s.pong = false
+		s.mu.Unlock()
+		s.flush()
+		s.mu.Lock()
 	}
 	return err
 }
@@ -236,6 +224,7 @@ func (s *Scheduler) dispatch(f gen.Frame, raw []byte, nowMs float64) error {
 	case gen.Frame_Which_ping:
 		s.data.Begin().Pong(f.Ping())
 		s.data.End()
+		s.pong = true
 		return nil
 	case gen.Frame_Which_open:
 		return s.dispatchOpen(f, raw)
@@ -262,6 +251,7 @@ func (s *Scheduler) dispatch(f gen.Frame, raw []byte, nowMs float64) error {
 		return ipc.Violation(ipc.KindType, id, "the gateway sends no %s frames", f.Which())
 	}
 	s.post(inv.t, e)
+	s.shed()
 	return nil
 }
 
@@ -287,6 +277,7 @@ func (s *Scheduler) dispatchOpen(f gen.Frame, raw []byte) error {
 	s.streams[id] = inv
 	t.inFlight.Add(1)
 	s.post(t, event{kind: evOpen, inv: inv, frame: s.keep(raw)})
+	s.shed()
 	return nil
 }
 
@@ -300,18 +291,19 @@ func (s *Scheduler) janitor() {
 			return
 		case <-tick.C:
 		}
-		now := time.Now().UnixNano()
+		now := time.Now()
 		s.mu.Lock()
 		woke := false
 		for _, inv := range s.streams {
-			if !inv.late && now > inv.deadline.Load() {
+			if !inv.late && now.UnixNano() > inv.deadline.Load() {
 				inv.late, woke = true, true
 				s.post(inv.t, event{kind: evDeadline, inv: inv})
 			}
 		}
 		if woke {
-			s.idle.Signal()
+			s.call()
 		}
+		s.retireThreads(now)
 		s.mu.Unlock()
 	}
 }
@@ -364,5 +356,5 @@ func (s *Scheduler) timerFired() {
 	}
 	s.timerDue = -1
 	s.rearm()
-	s.idle.Signal()
+	s.call()
 }

@@ -44,7 +44,7 @@ func (h Shard) Load(ctx context.Context, call gen.Shard_load) error {
 	}
 	s.tenants[t.handle] = t
 	s.post(t, event{kind: evLoad, done: func(r *loadReply) { replied <- r }})
-	s.idle.Signal()
+	s.call()
 	s.mu.Unlock()
 	select {
 	case r := <-replied:
@@ -76,6 +76,9 @@ func newTenant(a gen.Shard_load_Params) (*tenant, error) {
 	}
 	if t.limits.cpu == 0 || t.limits.startupCPU == 0 || t.limits.wall == 0 || t.limits.memory == 0 {
 		return nil, errors.New("a limit of zero is not a limit")
+	}
+	if t.limits.weight == 0 {
+		t.limits.weight = usualWeight
 	}
 	b, err := a.Bundle()
 	if err != nil {
@@ -202,7 +205,7 @@ func (h Shard) Evict(ctx context.Context, call gen.Shard_evict) error {
 	gone := make(chan struct{})
 	t.evict = append(t.evict, gone)
 	s.runnable(t)
-	s.idle.Signal()
+	s.call()
 	s.mu.Unlock()
 	for _, x := range s.executors {
 		x.terminateTenant(t)
@@ -233,11 +236,12 @@ func (h Shard) Stats(_ context.Context, call gen.Shard_stats) error {
 	for _, t := range s.tenants {
 		all = append(all, t)
 	}
+	alive := s.threads.alive
 	s.mu.Unlock()
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	st.SetIsolatesReady(uint32(s.pool.count()))
-	st.SetExecutors(uint32(len(s.executors)))
+	st.SetExecutors(uint32(alive))
 	st.SetGoHeapBytes(mem.HeapInuse)
 	list, err := st.NewTenants(int32(len(all)))
 	if err != nil {

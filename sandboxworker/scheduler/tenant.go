@@ -44,13 +44,16 @@ type tenant struct {
 	logs   *tenantLog
 
 	// Guarded by the scheduler's mu.
-	queue   []event // mailbox, oldest first
-	queued  bool    // in the run queue
-	running bool    // owned by an executor
-	evict   []chan struct{}
-	due     float64 // JS time of the next timer, <0: none
-	dueInv  uint32  // whose timer it is, 0: nobody's
-	ticking bool    // an evTimer is in the mailbox
+	queue    []event       // mailbox, oldest first
+	requests int           // requests in the mailbox that have not begun
+	bytes    int           // of the frames in the mailbox
+	virtual  time.Duration // CPU used by its weight; see queue
+	queued   bool          // in the run queue
+	running  bool          // owned by an executor
+	evict    []chan struct{}
+	due      float64 // JS time of the next timer, <0: none
+	dueInv   uint32  // whose timer it is, 0: nobody's
+	ticking  bool    // an evTimer is in the mailbox
 
 	// Owned by the executor that runs the tenant.
 	iso     *engine.Isolate // nil until loaded, and after its isolate was given up

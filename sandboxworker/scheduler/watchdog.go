@@ -13,8 +13,11 @@ import (
 
 const (
 	// watchEvery is the watchdog's tick: how long an executor may stay in JavaScript before
-	// another takes over reading the socket, and about the overshoot of a CPU limit.
+	// another takes over reading the socket.
 	watchEvery = 2 * time.Millisecond
+	// watchMercy is what a turn may take beyond its CPU limit before it is stopped. Stopping costs
+	// the tenant its isolate and all requests in it; a turn that ends by itself, only its own.
+	watchMercy = time.Millisecond
 	// watchLeast is the shortest time between two looks.
 	watchLeast = 200 * time.Microsecond
 	// watchLinger is how long the watchdog keeps ticking without work, so that a busy shard
@@ -26,13 +29,14 @@ const (
 // and calls for another executor when one is stuck.
 type watchdog struct {
 	s      *Scheduler
+	polls  uint64 // reads begun at the last look
 	asleep atomic.Bool
 	wake   chan struct{} // capacity 1
 }
 
 func newWatchdog(s *Scheduler) *watchdog { return &watchdog{s: s, wake: make(chan struct{}, 1)} }
 
-// watch says that a turn begins.
+// watch says that an executor is busy.
 func (d *watchdog) watch() {
 	if d.asleep.Load() && d.asleep.CompareAndSwap(true, false) {
 		d.wake <- struct{}{}
@@ -70,41 +74,44 @@ func (d *watchdog) run() {
 	}
 }
 
-// look inspects every executor once. It reports whether any is in a turn and when to look
-// again: not later than the first of them can have used up its CPU.
+// look inspects every executor once. It reports whether any is busy and when to look again: not
+// later than the first of them can have used up its CPU.
 func (d *watchdog) look(now time.Time) (busy bool, next time.Duration) {
-	stuck := false
+	stuck := 0
 	next = watchEvery
 	for _, x := range d.s.executors {
-		b, left := d.inspect(x, now)
-		busy = busy || b
-		if left >= 0 {
-			stuck = true
+		if step := x.step.Load(); step%2 == 1 {
+			busy = true
+			if step == x.seenStep {
+				stuck++
+			}
+			x.seenStep = step
+		}
+		if left := d.inspect(x, now); left >= 0 {
 			next = min(next, max(left, watchLeast))
 		}
 	}
-	if stuck {
-		// Somebody idle takes over reading, writes what waits, or runs who is runnable.
-		d.s.callHelp()
+	if busy {
+		d.s.relieve(stuck, &d.polls)
 	}
 	return busy, next
 }
 
-// inspect enforces the limits of the turn that x runs and returns the CPU left to it, or -1 if
-// it runs none that had been seen before. The thread's CPU clock is read from outside; the turn
+// inspect enforces the limits of the turn that x runs and returns the CPU left to it before it is
+// stopped, or -1 if it runs none. The thread's CPU clock is read from outside; the turn
 // counts from the reading that its executor took when it began.
-func (d *watchdog) inspect(x *executor, now time.Time) (busy bool, left time.Duration) {
+func (d *watchdog) inspect(x *executor, now time.Time) (left time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.iso == nil {
-		return false, -1
+		return -1
 	}
 	cpu, err := threadCPU(x.tid)
 	if err != nil {
 		panic(fmt.Sprintf("BUG: executor %d in a turn: %v", x.id, err)) // its thread lives
 	}
 	used := cpu - x.began
-	left = x.allowed - used
+	left = x.allowed + watchMercy - used
 	switch {
 	case left <= 0:
 		x.iso.Terminate(engine.ReasonCPU)
@@ -116,13 +123,7 @@ func (d *watchdog) inspect(x *executor, now time.Time) (busy bool, left time.Dur
 	if x.order.on {
 		d.overdue(x, used, now)
 	}
-	if x.seen != x.turn {
-		x.seen = x.turn
-		if left > watchEvery {
-			return true, -1
-		}
-	}
-	return true, max(left, 0)
+	return max(left, 0)
 }
 
 // threadID is the calling thread's, as threadCPU wants it.
