@@ -47,8 +47,9 @@ func run() error {
 		return fmt.Errorf("not started by bulkhead-launcher: run `bulkhead serve`")
 	}
 	// Fixed: Go would otherwise look at cgroup files now and then, which the seal forbids. Two
-	// more than cores, so that a thread that comes back from JavaScript finds a processor.
-	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
+	// more than cores, so that a thread that comes back from JavaScript finds a processor; bounded,
+	// because each may need a thread and those are counted (limits.DefaultShard).
+	runtime.GOMAXPROCS(min(runtime.NumCPU(), ipc.BlackBoxSlots) + 2)
 	eng, err := engine.Init(engine.Config{Profile: lockdown.Profile(), Source: jsruntime.Source(), HeapMaxBytes: heapMax})
 	if err != nil {
 		return err

@@ -53,15 +53,17 @@ func DefaultTenant() Tenant {
 // Shard bounds one worker process. The launcher enforces it with rlimits and a cgroup.
 type Shard struct {
 	Memory     uint64 // bytes, cgroup memory limit
-	PIDs       int    // threads and processes, cgroup pids limit and RLIMIT_NPROC's stand-in
+	PIDs       int    // threads and processes, cgroup pids limit and RLIMIT_NPROC's stand-in; see DefaultShard
 	CPUWeight  int    // cgroup v2 cpu.weight, 1 to 10000; v1 shares are derived from it
 	Files      uint64 // RLIMIT_NOFILE
 	MaxTenants int    // isolates with a tenant in one shard
 }
 
-// DefaultShard is the preset "standard".
+// DefaultShard is the preset "standard". A worker cannot live through a thread that it may not have:
+// up to 64 run isolates when all of them are stuck, up to 66 are Go's own, one each for each
+// processor and two more, and a few wait for the gateway, refill the pool and watch.
 func DefaultShard() Shard {
-	return Shard{Memory: 3 << 30, PIDs: 64, CPUWeight: 100, Files: 64, MaxTenants: 64}
+	return Shard{Memory: 3 << 30, PIDs: 192, CPUWeight: 100, Files: 64, MaxTenants: 64}
 }
 
 // Wire bounds what a peer on a shard's channels may send. Breaking one is a protocol violation.
