@@ -294,7 +294,7 @@ func readLoadFailure(f gen.LoadFailure) (LoadResult, error) {
 	}
 	out := &LoadFailure{Outcome: f.Outcome(), Line: d.Line(), Column: d.Column()}
 	switch out.Outcome {
-	case gen.Outcome_exception, gen.Outcome_exceededCpu, gen.Outcome_exceededMemory, gen.Outcome_internalError:
+	case gen.Outcome_exception, gen.Outcome_exceededCpu, gen.Outcome_exceededMemory, gen.Outcome_loadShed, gen.Outcome_internalError:
 	default:
 		return LoadResult{}, fmt.Errorf("load failed with outcome %s", out.Outcome)
 	}

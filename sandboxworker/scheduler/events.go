@@ -93,6 +93,10 @@ func (x *executor) open(t *tenant, e *event) {
 		x.s.halt(err)
 		return
 	}
+	if t.refused {
+		x.finish(inv, gen.Outcome_loadShed, "refused: "+x.s.memoryMessage())
+		return
+	}
 	t.invs[inv.id] = inv
 	inv.requestID, inv.attempt = string([]byte(o.RequestID)), o.Attempt
 	inv.ungranted = len(o.Body)

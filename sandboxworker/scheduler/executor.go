@@ -30,6 +30,10 @@ type executor struct {
 
 	step     atomic.Uint64 // odd while it is busy with a tenant; changes with each event
 	seenStep uint64        // watchdog: the step it has seen
+	// What the watchdog saw at its last look: whose turn (nil: none), its CPU so far, its memory.
+	seenTenant *tenant
+	seenCPU    time.Duration
+	seenUsage  engine.Usage
 
 	mu      sync.Mutex      // held for a few instructions at both ends of a turn, and by the watchdog
 	iso     *engine.Isolate // nil between turns
@@ -58,30 +62,38 @@ func (x *executor) loop() {
 	defer s.mu.Unlock()
 	defer x.ended()
 	for !s.stopped {
-		if s.pollDue && !s.polling {
+		// The last executor there can be does not run anybody: it reads.
+		last := s.threads.running == len(s.executors)-1
+		if (s.pollDue || last) && !s.polling {
 			if len(s.queue.runnable) > 0 {
 				s.call()
 			}
 			x.poll()
 			continue
 		}
-		if t := s.next(); t != nil {
+		if t, reclaim := s.next(); t != nil {
+			s.threads.running++
 			s.mu.Unlock()
 			x.step.Add(1)
 			s.dog.watch()
-			x.run(t)
+			if reclaim {
+				x.reclaim(t)
+			} else {
+				x.run(t)
+			}
 			x.step.Add(1)
 			s.mu.Lock()
+			s.threads.running--
+			continue
+		}
+		if !s.polling {
+			x.poll()
 			continue
 		}
 		if x.unflushed > 0 || s.data.Pending() > 0 {
 			s.mu.Unlock()
 			x.flush()
 			s.mu.Lock()
-			continue
-		}
-		if !s.polling {
-			x.poll()
 			continue
 		}
 		if !x.wait() {
@@ -96,6 +108,9 @@ func (x *executor) poll() {
 	s.polling, s.pollDue = true, false
 	s.polls++
 	s.mu.Unlock()
+	if x.unflushed > 0 || s.data.Pending() > 0 {
+		x.flush() // the read may block for long
+	}
 	if err := s.poll(); err != nil {
 		s.mu.Unlock()
 		s.halt(err)
@@ -111,6 +126,7 @@ func (x *executor) flush() {
 // run gives a tenant its quantum.
 func (x *executor) run(t *tenant) {
 	s := x.s
+	t.trimmed = false
 	began, cpu := time.Now(), t.cpu.Load()
 	for n := 0; ; n++ {
 		x.step.Add(2)
@@ -122,7 +138,8 @@ func (x *executor) run(t *tenant) {
 		}
 		result := t.hasResult()
 		if (len(t.queue) == 0 && !result) || s.stopped || n == quantumEvents || (n > 0 && time.Since(began) > s.opt.Quantum) {
-			t.running = false
+			t.running, t.lastRun = false, began
+			s.settle(t)
 			t.charge(time.Duration(t.cpu.Load()-cpu), n)
 			if (len(t.queue) > 0 || result) && !s.stopped {
 				s.enqueue(t)
@@ -141,11 +158,7 @@ func (x *executor) run(t *tenant) {
 		if e.frame != nil {
 			s.drop(e.frame)
 		}
-		if n == 0 && t.iso != nil {
-			u := t.iso.Usage()
-			t.heap.Store(u.HeapBytes)
-			t.external.Store(u.ExternalBytes)
-		}
+		t.measure()
 	}
 	if x.unflushed++; x.unflushed >= flushTenants || s.data.Pending() >= flushBytes {
 		x.flush()
@@ -187,11 +200,11 @@ func (x *executor) enter(t *tenant, inv *invocation, budget time.Duration, f fun
 }
 
 // terminateTenant stops the turn that runs if it is t's.
-func (x *executor) terminateTenant(t *tenant) {
+func (x *executor) terminateTenant(t *tenant, r engine.Reason) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.iso != nil && x.t == t {
-		x.iso.Terminate(engine.ReasonEvict)
+		x.iso.Terminate(r)
 	}
 }
 

@@ -73,7 +73,7 @@ func TestQueueIsFairByWeight(t *testing.T) {
 	heavy := &tenant{handle: 2, limits: tenantLimits{weight: 300}}
 	got := map[uint32]time.Duration{}
 	turn := func(cost time.Duration) *tenant {
-		x := s.next()
+		x, _ := s.next()
 		x.running = false
 		got[x.handle] += cost
 		x.charge(cost, 0)
@@ -102,7 +102,7 @@ func TestQueueIsFairByWeight(t *testing.T) {
 	}
 	evicted := &tenant{handle: 4, limits: tenantLimits{weight: 1}, virtual: time.Hour, evict: []chan struct{}{nil}}
 	s.runnable(evicted)
-	if x := s.next(); x != evicted {
+	if x, _ := s.next(); x != evicted {
 		t.Errorf("tenant %d went before an eviction", x.handle)
 	}
 }

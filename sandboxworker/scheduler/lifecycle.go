@@ -27,7 +27,12 @@ func failed(o gen.Outcome, format string, args ...any) *failure {
 
 // load starts a tenant for the first time. A tenant that does not start is forgotten.
 func (x *executor) load(t *tenant, done func(*loadReply)) {
-	r := x.start(t)
+	var r *loadReply
+	if t.refused {
+		r = &loadReply{failed: failed(gen.Outcome_loadShed, "not started: %s", x.s.memoryMessage())}
+	} else {
+		r = x.start(t)
+	}
 	if r.failed != nil {
 		x.forget(t)
 	}
@@ -59,6 +64,8 @@ func (x *executor) start(t *tenant) *loadReply {
 		why = &failure{outcome: gen.Outcome_exception, Failure: *res.Failure}
 	case out.Status == engine.OK:
 		return &loadReply{handlers: res.Handlers, cpu: out.CPU}
+	case out.Status == engine.Terminated && out.Reason == reasonShed:
+		why = failed(gen.Outcome_loadShed, "stopped while it was starting: %s", x.s.memoryMessage())
 	case out.Status == engine.Terminated:
 		why = failed(gen.Outcome_exceededCpu, "start-up exceeded its CPU limit of %d ms: used %.1f ms", t.limits.startupCPU.Milliseconds(), milliseconds(out.CPU))
 	case out.Status == engine.OutOfMemory:
@@ -134,6 +141,7 @@ func (x *executor) forget(t *tenant) {
 	s := x.s
 	s.mu.Lock()
 	delete(s.tenants, t.handle)
+	s.settle(t)
 	s.rearm()
 	s.mu.Unlock()
 	s.logs.close(t)

@@ -87,8 +87,9 @@ func (s *Scheduler) enqueue(t *tenant) {
 }
 
 // next takes the runnable tenant with the least virtual time; of equals the one that waits longest.
-// Evictions go first: somebody is kept from his place by them. Caller holds mu.
-func (s *Scheduler) next() *tenant {
+// Evictions go first: somebody is kept from his place by them. If there is no memory for it, an idle
+// tenant is taken instead, whose isolate is to be reclaimed. Caller holds mu.
+func (s *Scheduler) next() (t *tenant, reclaim bool) {
 	q := &s.queue
 	best := -1
 	for i, t := range q.runnable {
@@ -101,13 +102,24 @@ func (s *Scheduler) next() *tenant {
 		}
 	}
 	if best < 0 {
-		return nil
+		return nil, false
 	}
-	t := q.runnable[best]
+	t = q.runnable[best]
+	if t.refused = len(t.evict) == 0 && !s.room(t); t.refused {
+		if v := s.victim(); v != nil {
+			v.running = true
+			return v, true
+		}
+		if s.memory.running > 0 {
+			s.memory.blocked = true
+			return nil, false
+		}
+	}
 	q.runnable = slices.Delete(q.runnable, best, best+1)
 	q.now = max(q.now, t.virtual)
 	t.queued, t.running = false, true
-	return t
+	s.admit(t)
+	return t, false
 }
 
 // charge moves t's virtual time on for a quantum of so many events. Caller holds mu.

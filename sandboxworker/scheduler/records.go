@@ -63,6 +63,8 @@ func (x *executor) terminated(t *tenant, inv *invocation, out *engine.Turn) {
 	switch {
 	case out.Reason == engine.ReasonEvict:
 		return // the tenant's executor is about to see why
+	case out.Reason == reasonShed:
+		x.giveUp(t, gen.Outcome_loadShed, "stopped: "+x.s.memoryMessage())
 	case inv == nil:
 		x.giveUp(t, gen.Outcome_exceededCpu, fmt.Sprintf("code that belongs to no request exceeded the CPU limit of %d ms: used %.1f ms", t.limits.cpu.Milliseconds(), milliseconds(out.CPU)))
 	case out.Reason == engine.ReasonWall:

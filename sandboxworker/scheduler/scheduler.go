@@ -25,6 +25,9 @@ type Options struct {
 
 	QueueRequests int // requests that may wait to be begun, all tenants together; 12,288
 	QueueBytes    int // bytes of frames that may wait, all tenants together; 64 MiB
+
+	CageBytes   uint64 // what the heaps of all isolates share; 4 GiB
+	MemoryBytes uint64 // memory limit of the process; limits.DefaultShard().Memory
 }
 
 func (o Options) withDefaults() Options {
@@ -46,6 +49,12 @@ func (o Options) withDefaults() Options {
 	if o.QueueBytes == 0 {
 		o.QueueBytes = 64 << 20
 	}
+	if o.CageBytes == 0 {
+		o.CageBytes = 4 << 30
+	}
+	if o.MemoryBytes == 0 {
+		o.MemoryBytes = limits.DefaultShard().Memory
+	}
 	return o
 }
 
@@ -63,6 +72,7 @@ type Scheduler struct {
 
 	mu       sync.Mutex
 	queue    queue                  // guarded by mu
+	memory   memory                 // guarded by mu
 	threads  threads                // guarded by mu
 	polling  bool                   // guarded by mu; an executor is reading the data socket
 	polls    uint64                 // guarded by mu; how often somebody began to read

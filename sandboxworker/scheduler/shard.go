@@ -208,7 +208,7 @@ func (h Shard) Evict(ctx context.Context, call gen.Shard_evict) error {
 	s.call()
 	s.mu.Unlock()
 	for _, x := range s.executors {
-		x.terminateTenant(t)
+		x.terminateTenant(t, engine.ReasonEvict)
 	}
 	select {
 	case <-gone:

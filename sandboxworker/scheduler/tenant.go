@@ -51,15 +51,23 @@ type tenant struct {
 	queued   bool          // in the run queue
 	running  bool          // owned by an executor
 	evict    []chan struct{}
-	due      float64 // JS time of the next timer, <0: none
-	dueInv   uint32  // whose timer it is, 0: nobody's
-	ticking  bool    // an evTimer is in the mailbox
+	lastRun  time.Time // when its last quantum began
+	admitted bool      // runs and may be growing
+	held     footprint // of its isolate, as last measured
+	growth   footprint // what it has added since, by estimate, if it runs
+	reserve  footprint // what it may add, if it runs
+	shed     bool      // its turn was told to end for lack of memory
+	refused  bool      // it runs although there is no memory: new requests are turned away
+	due      float64   // JS time of the next timer, <0: none
+	dueInv   uint32    // whose timer it is, 0: nobody's
+	ticking  bool      // an evTimer is in the mailbox
 
 	// Owned by the executor that runs the tenant.
 	iso     *engine.Isolate // nil until loaded, and after its isolate was given up
 	clock   float64         // JS time of its last turn, ms since 1970
 	invs    map[uint32]*invocation
 	results []*opResult // of operations, oldest first; delivered before any event
+	trimmed bool        // its isolate was made small since it last ran; read under mu while it is idle
 
 	// Counters for stats; written by the owner.
 	cpu      atomic.Int64 // ns since load

@@ -12,6 +12,7 @@ import (
 type threads struct {
 	idle    *sync.Cond // on the scheduler's mu; executors without work
 	alive   int        // executors with a thread
+	running int        // executors that are busy with a tenant
 	waiting int        // executors that wait for idle and have not been called
 	retire  int        // executors that are to end when they find nothing to do
 	spare   int        // the fewest that were waiting since spareFrom
@@ -82,6 +83,7 @@ func (s *Scheduler) relieve(stuck int, polls *uint64) {
 		s.pollDue = true
 	}
 	*polls = s.polls
+	s.watchMemory()
 	if stuck > 0 || s.pollDue {
 		s.help(stuck)
 	}
@@ -90,6 +92,9 @@ func (s *Scheduler) relieve(stuck int, polls *uint64) {
 // help calls or starts executors for what is to be done. Caller holds mu.
 func (s *Scheduler) help(stuck int) {
 	work := len(s.queue.runnable)
+	if s.memory.blocked {
+		work = 0
+	}
 	if !s.polling {
 		work++
 	}

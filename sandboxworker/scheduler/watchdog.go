@@ -103,6 +103,7 @@ func (d *watchdog) look(now time.Time) (busy bool, next time.Duration) {
 func (d *watchdog) inspect(x *executor, now time.Time) (left time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.seenTenant = nil
 	if x.iso == nil {
 		return -1
 	}
@@ -111,6 +112,7 @@ func (d *watchdog) inspect(x *executor, now time.Time) (left time.Duration) {
 		panic(fmt.Sprintf("BUG: executor %d in a turn: %v", x.id, err)) // its thread lives
 	}
 	used := cpu - x.began
+	x.seenTenant, x.seenCPU, x.seenUsage = x.t, used, x.iso.Usage()
 	left = x.allowed + watchMercy - used
 	switch {
 	case left <= 0:
