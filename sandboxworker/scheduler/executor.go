@@ -72,18 +72,7 @@ func (x *executor) loop() {
 			continue
 		}
 		if t, reclaim := s.next(); t != nil {
-			s.threads.running++
-			s.mu.Unlock()
-			x.step.Add(1)
-			s.dog.watch()
-			if reclaim {
-				x.reclaim(t)
-			} else {
-				x.run(t)
-			}
-			x.step.Add(1)
-			s.mu.Lock()
-			s.threads.running--
+			x.serve(t, reclaim)
 			continue
 		}
 		if !s.polling {
@@ -96,10 +85,32 @@ func (x *executor) loop() {
 			s.mu.Lock()
 			continue
 		}
+		if t := s.takeStale(); t != nil {
+			x.serve(t, true)
+			s.trimming = false
+			continue
+		}
 		if !x.wait() {
 			return
 		}
 	}
+}
+
+// serve gives a tenant that was taken its quantum, or reclaims its memory. Caller holds mu.
+func (x *executor) serve(t *tenant, reclaim bool) {
+	s := x.s
+	s.threads.running++
+	s.mu.Unlock()
+	x.step.Add(1)
+	s.dog.watch()
+	if reclaim {
+		x.reclaim(t)
+	} else {
+		x.run(t)
+	}
+	x.step.Add(1)
+	s.mu.Lock()
+	s.threads.running--
 }
 
 // poll takes the role of the reader for one read. Caller holds mu.

@@ -116,3 +116,34 @@ func peakRSS(t *testing.T) string {
 	line, _, _ := strings.Cut(rest, "\n")
 	return strings.TrimSpace(line)
 }
+
+// An idle tenant is made smaller once, and again after it has run.
+func TestIdleTenantsAreTrimmedOnce(t *testing.T) {
+	h := startShard(t, Options{TrimAfter: 50 * time.Millisecond})
+	idle, busy := h.load(counted), h.load(counted)
+	trimmed := func(id uint32) bool {
+		h.s.mu.Lock()
+		defer h.s.mu.Unlock()
+		x := h.s.tenants[id]
+		return !x.running && !x.queued && x.trimmed
+	}
+	for round := 1; round <= 2; round++ {
+		h.wantOK(h.get(idle, "/"), fmt.Sprint(round))
+		deadline := time.Now().Add(20 * time.Second)
+		for !trimmed(idle) {
+			if time.Now().After(deadline) {
+				t.Fatal("an idle tenant is not trimmed")
+			}
+			if a := h.get(busy, "/"); a.status != 200 {
+				t.Fatalf("%+v", a)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		h.s.mu.Lock()
+		if h.s.stale(time.Now().Add(time.Hour)) == h.s.tenants[idle] {
+			t.Error("it would be trimmed again")
+		}
+		h.s.mu.Unlock()
+	}
+	h.wantOK(h.get(idle, "/"), "3")
+}

@@ -23,6 +23,8 @@ type Options struct {
 	BlackBox  []byte        // shared memory laid out by ipc.BlackBox; nil: none is kept
 	Quantum   time.Duration // a tenant's share before the next one's turn; 2 ms
 
+	TrimAfter time.Duration // an idle tenant's isolate is made smaller after it; 3 s
+
 	QueueRequests int // requests that may wait to be begun, all tenants together; 12,288
 	QueueBytes    int // bytes of frames that may wait, all tenants together; 64 MiB
 
@@ -42,6 +44,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Quantum == 0 {
 		o.Quantum = 2 * time.Millisecond
+	}
+	if o.TrimAfter == 0 {
+		o.TrimAfter = 3 * time.Second
 	}
 	if o.QueueRequests == 0 {
 		o.QueueRequests = 12 << 10
@@ -78,6 +83,8 @@ type Scheduler struct {
 	polls    uint64                 // guarded by mu; how often somebody began to read
 	pollDue  bool                   // guarded by mu; nobody has read for a tick: it goes before running
 	pong     bool                   // guarded by mu; an answer to a ping waits to be written
+	trimDue  bool                   // guarded by mu; a stale tenant waits for an executor without work
+	trimming bool                   // guarded by mu; an executor makes a stale tenant smaller
 	stopped  bool                   // guarded by mu
 	err      error                  // guarded by mu; why it stopped
 	tenants  map[uint32]*tenant     // guarded by mu
@@ -313,6 +320,7 @@ func (s *Scheduler) janitor() {
 		if woke {
 			s.call()
 		}
+		s.askToTrim(now)
 		s.retireThreads(now)
 		s.mu.Unlock()
 	}

@@ -1,0 +1,37 @@
+package scheduler
+
+import "time"
+
+// stale is a tenant whose isolate is to be made smaller because it has been idle for long: the one
+// that has been for longest, or nil. Once is enough until it runs again. Caller holds mu.
+func (s *Scheduler) stale(now time.Time) *tenant {
+	var v *tenant
+	for _, t := range s.tenants {
+		if t.idle() && !t.trimmed && now.Sub(t.lastRun) >= s.opt.TrimAfter && (v == nil || t.lastRun.Before(v.lastRun)) {
+			v = t
+		}
+	}
+	return v
+}
+
+// askToTrim is called now and then; it leaves the work to an executor that has none. Caller holds mu.
+func (s *Scheduler) askToTrim(now time.Time) {
+	if !s.trimming && s.stale(now) != nil {
+		s.trimDue = true
+		s.call()
+	}
+}
+
+// takeStale claims a stale tenant for an executor that has nothing else to do, one in the process at
+// a time. Caller holds mu.
+func (s *Scheduler) takeStale() *tenant {
+	if !s.trimDue || s.trimming {
+		return nil
+	}
+	s.trimDue = false
+	t := s.stale(time.Now())
+	if t != nil {
+		t.running, s.trimming = true, true
+	}
+	return t
+}
