@@ -111,7 +111,7 @@ func (e *Engine) makeCodeCache() error {
 	out, _ := i.Load(Bundle{
 		Main:    "/warm.js",
 		Modules: []Module{{Name: "/warm.js", Code: []byte(warmSource)}},
-	}, nil, Limits{MemoryBytes: e.cfg.HeapMaxBytes, Timers: 16}, 1)
+	}, nil, Limits{MemoryBytes: e.cfg.HeapMaxBytes, Timers: 16, Pending: 16}, 1)
 	if out.Failure != nil {
 		return fmt.Errorf("warm the runtime up: %s (%s:%d)\n%s", out.Failure.Message, out.Failure.File, out.Failure.Line, out.Failure.Stack)
 	}

@@ -62,6 +62,7 @@ type EnvVar struct {
 type Limits struct {
 	MemoryBytes uint64 // all that Usage counts; 0: only the heap has a limit, the engine's own
 	Timers      uint32 // pending at once
+	Pending     uint32 // operations and waitUntil promises pending at once
 	EvalAllowed bool   // eval and new Function
 	WasmAllowed bool   // WebAssembly, where the profile has it
 }
@@ -112,7 +113,7 @@ type Isolate struct {
 
 // Load gives the isolate its tenant, compiles and evaluates its code. Once.
 func (i *Isolate) Load(b Bundle, env []EnvVar, lim Limits, nowMs float64) (LoadOutcome, Turn) {
-	i.native.SetLimits(lim.MemoryBytes, lim.EvalAllowed, lim.WasmAllowed, lim.Timers)
+	i.native.SetLimits(lim.MemoryBytes, lim.EvalAllowed, lim.WasmAllowed, lim.Timers, lim.Pending)
 	for _, m := range b.Modules {
 		i.native.AddModule(m.Name, uint8(m.Kind), m.Code)
 	}

@@ -103,7 +103,7 @@ func (a *answer) header(name string) string {
 	return ""
 }
 
-var testLimits = engine.Limits{MemoryBytes: 128 << 20, Timers: 400}
+var testLimits = engine.Limits{MemoryBytes: 128 << 20, Timers: 400, Pending: 8192}
 
 // tryLoad loads a worker's main module; the outcome says whether it started.
 func tryLoad(t testing.TB, src string, env ...engine.EnvVar) (*worker, engine.LoadOutcome) {

@@ -98,6 +98,7 @@ func (x *executor) open(t *tenant, e *event) {
 		return
 	}
 	t.invs[inv.id] = inv
+	t.log = logAccount{}
 	inv.requestID, inv.attempt = string([]byte(o.RequestID)), o.Attempt
 	inv.ungranted = len(o.Body)
 	if o.ReceivedMs > t.clock {

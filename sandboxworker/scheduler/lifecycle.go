@@ -47,6 +47,7 @@ func (x *executor) start(t *tenant) *loadReply {
 		return &loadReply{failed: failed(gen.Outcome_internalError, "no isolate: %v", err)}
 	}
 	t.iso = iso
+	t.log = logAccount{}
 	// A start is an outside event; its time is now, in whole milliseconds like all of them.
 	if now := float64(time.Now().UnixMilli()); now > t.clock {
 		t.clock = now
@@ -69,7 +70,7 @@ func (x *executor) start(t *tenant) *loadReply {
 	case out.Status == engine.Terminated:
 		why = failed(gen.Outcome_exceededCpu, "start-up exceeded its CPU limit of %d ms: used %.1f ms", t.limits.startupCPU.Milliseconds(), milliseconds(out.CPU))
 	case out.Status == engine.OutOfMemory:
-		why = failed(gen.Outcome_exceededMemory, "start-up exceeded its memory limit of %d MiB", t.limits.memory>>20)
+		why = failed(gen.Outcome_exceededMemory, "start-up %s", memoryLimitMessage(t))
 	default:
 		why = failed(gen.Outcome_internalError, "the isolate could not go on")
 	}
@@ -89,7 +90,7 @@ func (x *executor) quietTurn(t *tenant, inv *invocation, out *engine.Turn, f fun
 }
 
 func engineLimits(l *tenantLimits) engine.Limits {
-	return engine.Limits{MemoryBytes: l.memory, EvalAllowed: l.eval, WasmAllowed: l.wasm, Timers: uint32(l.timers)}
+	return engine.Limits{MemoryBytes: l.memory, EvalAllowed: l.eval, WasmAllowed: l.wasm, Timers: uint32(l.timers), Pending: uint32(l.pending)}
 }
 
 // dispose gives up t's isolate.

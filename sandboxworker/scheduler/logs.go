@@ -66,24 +66,38 @@ func (l *logger) add(t *tenant, inv *invocation, r *engine.Record) {
 	if len(text) > logTextBytes {
 		text, e.truncated = text[:logTextBytes], true
 	}
+	account := &t.log
 	if inv != nil {
 		e.requestID, e.attempt = inv.requestID, inv.attempt
-		left := t.limits.logBytes - inv.logBytes
-		if left <= 0 {
-			return
-		}
-		if len(text) > left {
-			text, e.truncated = text[:left], true
-		}
-		inv.logBytes += len(text) + 1
+		account = &inv.log
+	}
+	n, ok := account.take(len(text), t.limits.logBytes)
+	if !ok {
+		return
+	}
+	if n < len(text) {
+		text, e.truncated = text[:n], true
 	}
 	e.text = text
+	l.put(t, e)
+}
+
+// dropped says how many lines of an invocation that is over went beyond its limit.
+func (l *logger) dropped(t *tenant, inv *invocation) {
+	if n := inv.log.dropped; n > 0 {
+		inv.log.dropped = 0
+		l.put(t, line{requestID: inv.requestID, attempt: inv.attempt, timeMs: t.clock, level: gen.LogEntry_Level_warn,
+			text: fmt.Sprintf("%d log lines were dropped: this request's log exceeded its limit of %d bytes", n, t.limits.logBytes)})
+	}
+}
+
+func (l *logger) put(t *tenant, e line) {
 	l.mu.Lock()
-	if g := t.logs; len(g.lines) >= logPendingEntries || g.bytes+len(text) > logPendingBytes {
+	if g := t.logs; len(g.lines) >= logPendingEntries || g.bytes+len(e.text) > logPendingBytes {
 		g.dropped++
 	} else {
 		g.lines = append(g.lines, e)
-		g.bytes += len(text)
+		g.bytes += len(e.text)
 	}
 	l.dirty[t.logs] = struct{}{}
 	l.mu.Unlock()

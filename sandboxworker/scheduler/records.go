@@ -37,7 +37,7 @@ func (x *executor) after(t *tenant, inv *invocation, out *engine.Turn) bool {
 	case engine.Terminated:
 		x.terminated(t, inv, out)
 	case engine.OutOfMemory:
-		x.giveUp(t, gen.Outcome_exceededMemory, fmt.Sprintf("exceeded its memory limit of %d MiB", t.limits.memory>>20))
+		x.giveUp(t, gen.Outcome_exceededMemory, memoryLimitMessage(t))
 	default:
 		x.giveUp(t, gen.Outcome_internalError, "the isolate could not go on")
 	}
@@ -128,7 +128,7 @@ func (x *executor) record(t *tenant, r *engine.Record) {
 	case engine.RecordHead:
 		x.head(t, inv, r)
 	case engine.RecordChunk:
-		if inv.headSent && !inv.ended {
+		if inv.headSent && !inv.ended && x.bodyWithin(t, inv, len(r.Data)) {
 			x.body(t, inv, r.Data)
 		}
 	case engine.RecordEnd:
@@ -165,6 +165,9 @@ func (x *executor) head(t *tenant, inv *invocation, r *engine.Record) {
 	if err != nil {
 		x.finish(inv, gen.Outcome_exception, "the response cannot be sent: "+err.(*ipc.ViolationError).Detail)
 		x.tell(t, inv)
+		return
+	}
+	if r.BodyMode != gen.BodyMode_none && !x.bodyWithin(t, inv, len(r.Data)) {
 		return
 	}
 	inv.headSent = true
@@ -331,6 +334,7 @@ func (x *executor) finish(inv *invocation, o gen.Outcome, message string) {
 		b.Done(inv.stream, &ipc.Done{Outcome: o, Message: cut(message, s.opt.Wire.MessageBytes), CPUMicros: uint64(inv.cpu.Microseconds())})
 	})
 	t := inv.t
+	s.logs.dropped(t, inv)
 	delete(t.invs, inv.id)
 	t.inFlight.Add(-1)
 	s.mu.Lock()

@@ -74,7 +74,8 @@ func newTenant(a gen.Shard_load_Params) (*tenant, error) {
 			eval: l.EvalAllowed(), wasm: l.WasmAllowed(),
 		},
 	}
-	if t.limits.cpu == 0 || t.limits.startupCPU == 0 || t.limits.wall == 0 || t.limits.memory == 0 {
+	if t.limits.cpu == 0 || t.limits.startupCPU == 0 || t.limits.wall == 0 || t.limits.memory == 0 ||
+		t.limits.responseBytes == 0 || t.limits.pending == 0 {
 		return nil, errors.New("a limit of zero is not a limit")
 	}
 	if t.limits.weight == 0 {

@@ -69,6 +69,8 @@ type tenant struct {
 	results []*opResult // of operations, oldest first; delivered before any event
 	trimmed bool        // its isolate was made small since it last ran; read under mu while it is idle
 
+	log logAccount // of code that belongs to no request, since the last one began
+
 	// Counters for stats; written by the owner.
 	cpu      atomic.Int64 // ns since load
 	inFlight atomic.Int32
@@ -97,11 +99,12 @@ type invocation struct {
 	deadline  atomic.Int64 // Unix ns; read by the watchdog and the janitor
 	late      bool         // guarded by the scheduler's mu: an evDeadline is in the mailbox
 
-	cpu      time.Duration
-	moved    int // body bytes, both directions; see bodyCPU
-	logBytes int
+	cpu   time.Duration
+	moved int // body bytes, both directions; see bodyCPU
+	log   logAccount
 
 	// Response.
+	body     uint64 // bytes of its body so far
 	headSent bool
 	ended    bool // the engine has said end or abort, or the head said it all
 	unwanted bool // the gateway takes no more of the body

@@ -196,7 +196,7 @@ void Load(bh_isolate* i, v8::Local<v8::Context> context, const std::string& main
 extern "C" {
 
 void bh_set_limits(bh_isolate* i, uint64_t memory, int eval_allowed, int wasm_allowed,
-                   uint32_t timers) {
+                   uint32_t timers, uint32_t pending) {
   i->memory_limit = memory;
   i->out.Limit(memory);
   i->eval_allowed = eval_allowed != 0;
@@ -209,10 +209,13 @@ void bh_set_limits(bh_isolate* i, uint64_t memory, int eval_allowed, int wasm_al
   v8::Context::Scope context_scope(context);
   i->MeasureMemory();  // sets the cap of its buffers
   if (!i->host.IsEmpty()) {
-    i->host.Get(iso)
-        ->Set(context, bulkhead::OneByte(iso, "timerLimit"),
-              v8::Integer::NewFromUnsigned(iso, timers))
-        .Check();
+    auto set = [&](const char* name, uint32_t n) {
+      i->host.Get(iso)
+          ->Set(context, bulkhead::OneByte(iso, name), v8::Integer::NewFromUnsigned(iso, n))
+          .Check();
+    };
+    set("timerLimit", timers);
+    set("pendingLimit", pending);
   }
 }
 

@@ -142,8 +142,8 @@ func (i Isolate) Usage() (heap, external, limit uint64) {
 func (i Isolate) DropOutput() { C.bh_drop_output(i.p) }
 
 // SetLimits is called once, before Load.
-func (i Isolate) SetLimits(memory uint64, eval, wasm bool, timers uint32) {
-	C.bh_set_limits(i.p, C.uint64_t(memory), flag(eval), flag(wasm), C.uint32_t(timers))
+func (i Isolate) SetLimits(memory uint64, eval, wasm bool, timers, pending uint32) {
+	C.bh_set_limits(i.p, C.uint64_t(memory), flag(eval), flag(wasm), C.uint32_t(timers), C.uint32_t(pending))
 }
 
 // AddModule adds a module of the bundle. kind is a gen.Module_Kind.

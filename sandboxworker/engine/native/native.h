@@ -108,7 +108,7 @@ void bh_free(char* message);
 // ---- loading (load.cc)
 
 void bh_set_limits(bh_isolate* i, uint64_t memory, int eval_allowed, int wasm_allowed,
-                   uint32_t timers);
+                   uint32_t timers, uint32_t pending);
 void bh_add_module(bh_isolate* i, const char* name, size_t name_len, uint8_t kind,
                    const void* code, size_t code_len);
 void bh_add_env(bh_isolate* i, const char* name, size_t name_len, int json, const char* value,

@@ -8,6 +8,15 @@ const ABORT_CLIENT_GONE = 0, ABORT_DEADLINE = 2, ABORT_REFUSED = 3; // schema/fr
 const live = new SafeMap(); // id -> Invocation
 let settled = bareList(); // invocations whose answer is complete, to be looked at when the turn ends
 let opsPending = 0;
+let waitsPending = 0; // promises given to waitUntil
+
+// pendingRefusal is the error for what would pass the limit of pending things, or undefined.
+const pendingRefusal = () => {
+  const limit = typeof host.pendingLimit === "number" ? host.pendingLimit : 4096;
+  const now = opsPending + waitsPending;
+  if (now < limit) return undefined;
+  return newDOMException(`Too much is pending: the limit is ${limit} operations and waitUntil() promises at once, and ${now} have not settled.`, "QuotaExceededError");
+};
 
 const ANSWERING = 0, SENDING = 1, ANSWERED = 2;
 
@@ -88,7 +97,10 @@ class Invocation {
   }
   waitUntil(promise) {
     if (this.ended) throw new TypeError("waitUntil() was called after its invocation had ended.");
+    const refusal = pendingRefusal();
+    if (refusal !== undefined) throw refusal;
     this.waiting++;
+    waitsPending++;
     PromiseThen(PromiseResolve(promise), () => this.waited(), (error) => {
       if (!this.ended) {
         const text = describeError(error);
@@ -102,7 +114,9 @@ class Invocation {
     });
   }
   waited() {
+    if (this.ended) return;
     this.waiting--;
+    waitsPending--;
     if (this.waiting === 0 && this.state === ANSWERED) this.review();
   }
   // abort: the gateway gave up on a direction of this stream.
@@ -159,13 +173,14 @@ class Invocation {
       this.pump.stop(e);
       this.bodyFailed(e);
     }
-    this.waiting = 0;
     this.finish();
   }
   // finish ends it, once. What it left behind (timers, bodies) is dead from here on.
   finish() {
     if (this.ended) return;
     this.ended = true;
+    waitsPending -= this.waiting;
+    this.waiting = 0;
     live.delete(this.id);
     if (this.timers !== undefined && this.timers.size > 0) {
       const all = bareList();

@@ -5,13 +5,13 @@ const OP_DIGEST = 1, OP_HMAC_SIGN = 2, OP_HMAC_VERIFY = 3;
 
 const ops = new SafeMap(); // id -> {d, inv}
 let nextOp = 1;
-const MAX_OPS = 8192; // pending at once
 
 // startOp returns a promise of {meta, data}. A refusal rejects with what `fail` makes of its message.
 const startOp = (code, meta, data, fail) => {
   const inv = currentInvocation();
   if (inv !== undefined && inv.ended) return PromiseReject(new TypeError("The invocation this code belongs to has ended."));
-  if (opsPending >= MAX_OPS) return PromiseReject(newDOMException(`Too many operations: the limit is ${MAX_OPS} pending at once.`, "QuotaExceededError"));
+  const refusal = pendingRefusal();
+  if (refusal !== undefined) return PromiseReject(refusal);
   const id = nextOp++;
   host.op(code, id, inv === undefined ? 0 : inv.id, meta, data); // throws if the turn's output is full
   const d = deferred();
