@@ -17,7 +17,7 @@ type Batch struct {
 	msg capnp.Message
 }
 
-// Open, Head, Done and Overdue are what the frames of these names carry, in Go's terms. Byte
+// Open, Head, Fetch, Done and Overdue are what the frames of these names carry, in Go's terms. Byte
 // slices of decoded values point into the bytes that were decoded.
 type (
 	// Open starts an invocation; fields as in schema/frame.capnp.
@@ -38,6 +38,20 @@ type (
 		Headers  []byte
 		Body     []byte
 		BodyMode gen.BodyMode
+		// In the answer to a subrequest only.
+		URL        string
+		StatusText string
+		Redirected bool
+	}
+	// Fetch starts a subrequest of the invocation on stream Parent.
+	Fetch struct {
+		Parent   uint64
+		Method   string
+		URL      string
+		Headers  []byte
+		Body     []byte
+		BodyMode gen.BodyMode
+		Redirect gen.Fetch_Redirect
 	}
 	// Done is the end of an invocation.
 	Done struct {
@@ -123,14 +137,30 @@ func (b *Batch) Open(stream uint64, o *Open) {
 
 // Head appends a head frame.
 func (b *Batch) Head(stream uint64, h *Head) {
-	b.frame(stream, len(h.Headers)+len(h.Body), func(f gen.Frame) error {
+	b.frame(stream, len(h.Headers)+len(h.Body)+len(h.URL)+len(h.StatusText), func(f gen.Frame) error {
 		p, err := f.NewHead()
 		if err != nil {
 			return err
 		}
 		p.SetStatus(h.Status)
 		p.SetBodyMode(h.BodyMode)
-		return firstError(setData(p.SetHeaders, h.Headers), setData(p.SetBody, h.Body))
+		p.SetRedirected(h.Redirected)
+		return firstError(setData(p.SetHeaders, h.Headers), setData(p.SetBody, h.Body),
+			setText(p.SetUrl, h.URL), setText(p.SetStatusText, h.StatusText))
+	})
+}
+
+// Fetch starts a subrequest.
+func (b *Batch) Fetch(stream uint64, r *Fetch) {
+	b.frame(stream, len(r.Method)+len(r.URL)+len(r.Headers)+len(r.Body), func(f gen.Frame) error {
+		p, err := f.NewFetch()
+		if err != nil {
+			return err
+		}
+		p.SetParent(r.Parent)
+		p.SetBodyMode(r.BodyMode)
+		p.SetRedirect(r.Redirect)
+		return firstError(p.SetMethod(r.Method), p.SetUrl(r.URL), setData(p.SetHeaders, r.Headers), setData(p.SetBody, r.Body))
 	})
 }
 
@@ -206,6 +236,14 @@ func setData(set func([]byte) error, p []byte) error {
 		return nil
 	}
 	return set(p)
+}
+
+// setText is setData for text.
+func setText(set func(string) error, s string) error {
+	if s == "" {
+		return nil
+	}
+	return set(s)
 }
 
 func firstError(errs ...error) error {

@@ -45,6 +45,10 @@ struct Frame {
     # shard → gateway: start a subrequest. Frame.stream names it: chosen by the shard with the
     # highest bit set, rising, never reused. Then as for other streams with the roles exchanged:
     # the shard sends the request's body, the gateway head, chunk, end, abort; window both ways.
+    # The gateway's last word is end, an abort with reason failed, or a head without a streamed
+    # body. The shard's is an abort with reason clientGone: it wants no more of it, or has had it
+    # all. It sends exactly one, at any time, and nothing after it; the done frame of the parent
+    # stands for those of all its subrequests. Until then a subrequest counts against the limits.
   }
 }
 
@@ -85,6 +89,13 @@ struct Head {
   body @2 :Data;
   bodyMode @3 :BodyMode;
   # As in Open, for the response.
+
+  url @4 :Text;
+  # Only in the answer to a subrequest, like all that follows: the URL that answered, after redirects.
+  redirected @5 :Bool;
+  # It is not the first one asked.
+  statusText @6 :Text;
+  # The reason phrase as the upstream sent it; empty over HTTP/2.
 }
 
 struct Abort {
@@ -94,7 +105,7 @@ struct Abort {
 
   enum Reason {
     clientGone @0;
-    # The client closed its connection or reset the stream.
+    # The client closed its connection or reset the stream. From a shard, of a subrequest: see Frame.fetch.
     failed @1;
     # The body's source failed: a stream errored in JS, or the client sent a malformed body.
     deadline @2;
@@ -115,13 +126,13 @@ struct Overdue {
 
 struct Fetch {
   parent @0 :UInt64;
-  # The stream of the invocation on whose behalf it is made; it must be open.
+  # The stream of the invocation on whose behalf it is made; its done was not sent yet.
   method @1 :Text;
-  # As in Open.
+  # As in Open, but for CONNECT, TRACE and TRACK.
   url @2 :Text;
-  # Absolute, http or https, no fragment, no credentials.
+  # Absolute, http or https, no fragment, no credentials; printable ASCII.
   headers @3 :Data;
-  # As in Open.
+  # As in Open. The gateway sets host, framing and hop-by-hop fields itself and drops them here.
   body @4 :Data;
   bodyMode @5 :BodyMode;
   # As in Open.
@@ -129,7 +140,10 @@ struct Fetch {
 
   enum Redirect {
     follow @0;
+    # The gateway follows up to 20, each judged as if it had been asked for directly.
     error @1;
+    # A redirect is a failure.
     manual @2;
+    # A redirect is the answer.
   }
 }

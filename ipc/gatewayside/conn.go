@@ -84,6 +84,8 @@ type Conn struct {
 	nextID  uint64             // guarded by mu
 	tenants map[uint32]*tenant // guarded by mu
 
+	fetches   map[uint64]*Subrequest // guarded by mu; those that the shard has not let go of
+	lastFetch uint64                 // guarded by mu; the shard's ids rise
 }
 
 // InFlight is an invocation that had not ended when the connection did.
@@ -111,6 +113,7 @@ func Dial(control, data *os.File, opt Options) (*Conn, error) {
 		closed:  make(chan struct{}),
 		streams: make(map[uint64]*Stream),
 		tenants: make(map[uint32]*tenant),
+		fetches: make(map[uint64]*Subrequest),
 	}
 	c.pulse.begin(&c.opt)
 	c.w.f, c.w.wake, c.w.pending = df, make(chan struct{}, 1), new(ipc.Batch)
@@ -274,6 +277,9 @@ func (c *Conn) dispatch(f gen.Frame) error {
 		return ipc.Violation(ipc.KindType, f.Stream(), "a shard sends no %s frames", f.Which())
 	}
 	id := f.Stream()
+	if id&ipc.FetchBit != 0 || f.Which() == gen.Frame_Which_fetch {
+		return c.receiveFetch(f)
+	}
 	c.mu.Lock()
 	s := c.streams[id]
 	over := c.streams == nil
@@ -377,7 +383,7 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 	if err := c.w.room(ctx, c.closed); err != nil {
 		return nil, fmt.Errorf("open stream: the shard does not read: %w", err)
 	}
-	s := &Stream{c: c, headReady: make(chan struct{}), recvWindow: c.opt.Wire.Window, sendWindow: c.opt.Wire.Window - len(r.Body)}
+	s := &Stream{c: c, name: r.RequestID, headReady: make(chan struct{}), recvWindow: c.opt.Wire.Window, sendWindow: c.opt.Wire.Window - len(r.Body)}
 	if r.BodyMode != gen.BodyMode_streamed {
 		s.request, s.sendWindow = bodyClosed, 0
 	}
@@ -396,7 +402,7 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 		return nil, ErrTooManyStreams
 	}
 	c.nextID++
-	s.id, s.tenant = c.nextID, r.Tenant
+	s.id, s.tenant, s.t = c.nextID, r.Tenant, t
 	s.grace = t.limits.WaitUntil + c.opt.Grace
 	s.deadline.Store(time.Now().Add(t.limits.Wall + c.opt.Grace).UnixNano())
 	c.streams[s.id] = s

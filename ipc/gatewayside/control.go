@@ -40,6 +40,7 @@ const (
 type tenant struct {
 	limits limits.Tenant
 	host   *tenantHost
+	fetch  func(*Subrequest)
 }
 
 // EnvVar is one variable of the tenant's env.
@@ -68,6 +69,9 @@ type LoadRequest struct {
 	Env    []EnvVar
 	Limits limits.Tenant
 	Logs   func([]LogEntry)
+	// Fetch performs a subrequest of the tenant, on a goroutine of its own, and returns when it is
+	// over. Nil: the tenant has no way out.
+	Fetch func(*Subrequest)
 	// CodeCache is what Conn.CodeCache gave for this bundle in a shard of the same profile that no
 	// other tenant had been in, or nil.
 	CodeCache []byte
@@ -144,7 +148,7 @@ func (c *Conn) Load(ctx context.Context, r LoadRequest) (LoadResult, error) {
 		c.mu.Unlock()
 		return LoadResult{}, fmt.Errorf("load: tenant handle %d is in use in this shard", r.Tenant)
 	}
-	c.tenants[r.Tenant] = &tenant{limits: r.Limits, host: host}
+	c.tenants[r.Tenant] = &tenant{limits: r.Limits, host: host, fetch: r.Fetch}
 	c.mu.Unlock()
 	res, err := c.load(ctx, &r, host)
 	if err != nil || res.Failed != nil {

@@ -3,8 +3,18 @@ package gatewayside
 import "bulkhead/policy/limits"
 
 // ForceTenant pretends that a tenant was loaded, for peers that speak no RPC.
-func (c *Conn) ForceTenant(handle uint32, l limits.Tenant) {
+func (c *Conn) ForceTenant(handle uint32, l limits.Tenant) { c.ForceFetcher(handle, l, nil) }
+
+// ForceFetcher is ForceTenant for one with a way out.
+func (c *Conn) ForceFetcher(handle uint32, l limits.Tenant, fetch func(*Subrequest)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tenants[handle] = &tenant{limits: l, host: &tenantHost{c: c}}
+	c.tenants[handle] = &tenant{limits: l, host: &tenantHost{c: c}, fetch: fetch}
+}
+
+// OpenFetches is the number of subrequests that count against the limits.
+func (c *Conn) OpenFetches() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.fetches)
 }

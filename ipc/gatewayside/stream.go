@@ -103,8 +103,10 @@ const (
 // Head, Read and WriteBody by one at a time.
 type Stream struct {
 	c      *Conn
+	t      *tenant
 	id     uint64
 	tenant uint32
+	name   string        // the client's request id
 	grace  time.Duration // allowed from the response's end to done
 
 	// deadline is when the stream is ended from this side, Unix ns.
@@ -135,6 +137,10 @@ type Stream struct {
 	gone    bool          // guarded by mu; done received, or the connection ended
 	done    chan struct{} // guarded by mu; made by Done
 	expired bool          // guarded by mu; ended by deadline, done awaited
+
+	subs  map[uint64]*Subrequest // guarded by mu; those that the shard has not let go of
+	asked int                    // guarded by mu; fetch frames
+	spent int                    // guarded by mu; fetch frames and redirects followed
 }
 
 // ID is the stream's number, unique over the life of the connection.
@@ -336,6 +342,7 @@ func (s *Stream) onDone(d *ipc.Done) error {
 	}
 	s.mu.Unlock()
 	s.c.forget(s.id)
+	s.c.releaseAll(s)
 	s.finish(Result{Outcome: d.Outcome, Message: d.Message, CPUMicros: d.CPUMicros})
 	return nil
 }
@@ -363,6 +370,7 @@ func (s *Stream) conclude(r Result) {
 	}
 	notify(s.readable)
 	notify(s.writable)
+	s.orphan()
 	if s.done != nil {
 		close(s.done)
 	}

@@ -76,6 +76,8 @@ type Wire struct {
 	Streams      int // streams in flight on one channel
 	Window       int // bytes of a body a receiver grants at first, each direction
 	MessageBytes int // people-readable text in abort and done
+	Fetches      int // subrequests open on one channel
+	StreamFetch  int // of these, of one invocation
 }
 
 // DefaultWire is used by both ends; it is part of the protocol, not of policy.
@@ -89,5 +91,7 @@ func DefaultWire() Wire {
 		Streams:      16 << 10,
 		Window:       256 << 10,
 		MessageBytes: 8 << 10,
+		Fetches:      1024,
+		StreamFetch:  64,
 	}
 }

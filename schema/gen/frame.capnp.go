@@ -632,12 +632,12 @@ type Head capnp.Struct
 const Head_TypeID = 0xef36d27323db7066
 
 func NewHead(s *capnp.Segment) (Head, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 4})
 	return Head(st), err
 }
 
 func NewRootHead(s *capnp.Segment) (Head, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 4})
 	return Head(st), err
 }
 
@@ -715,12 +715,56 @@ func (s Head) SetBodyMode(v BodyMode) {
 	capnp.Struct(s).SetUint16(2, uint16(v))
 }
 
+func (s Head) Url() (string, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return p.Text(), err
+}
+
+func (s Head) HasUrl() bool {
+	return capnp.Struct(s).HasPtr(2)
+}
+
+func (s Head) UrlBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(2)
+	return p.TextBytes(), err
+}
+
+func (s Head) SetUrl(v string) error {
+	return capnp.Struct(s).SetText(2, v)
+}
+
+func (s Head) Redirected() bool {
+	return capnp.Struct(s).Bit(32)
+}
+
+func (s Head) SetRedirected(v bool) {
+	capnp.Struct(s).SetBit(32, v)
+}
+
+func (s Head) StatusText() (string, error) {
+	p, err := capnp.Struct(s).Ptr(3)
+	return p.Text(), err
+}
+
+func (s Head) HasStatusText() bool {
+	return capnp.Struct(s).HasPtr(3)
+}
+
+func (s Head) StatusTextBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(3)
+	return p.TextBytes(), err
+}
+
+func (s Head) SetStatusText(v string) error {
+	return capnp.Struct(s).SetText(3, v)
+}
+
 // Head_List is a list of Head.
 type Head_List = capnp.StructList[Head]
 
 // NewHead creates a new list of Head.
 func NewHead_List(s *capnp.Segment, sz int32) (Head_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 2}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 4}, sz)
 	return capnp.StructList[Head](l), err
 }
 
