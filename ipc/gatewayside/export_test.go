@@ -11,10 +11,3 @@ func (c *Conn) ForceFetcher(handle uint32, l limits.Tenant, fetch func(*Subreque
 	defer c.mu.Unlock()
 	c.tenants[handle] = &tenant{limits: l, host: &tenantHost{c: c}, fetch: fetch}
 }
-
-// OpenFetches is the number of subrequests that count against the limits.
-func (c *Conn) OpenFetches() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.fetches)
-}

@@ -66,6 +66,13 @@ type Answer struct {
 	NoBody     bool
 }
 
+// Fetches is the number of subrequests that the shard has not let go of.
+func (c *Conn) Fetches() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.fetches)
+}
+
 // subrequest starts what a fetch frame asks for. Called by the reader; never blocks.
 func (c *Conn) subrequest(f gen.Frame) error {
 	q, err := ipc.DecodeFetch(f, &c.opt.Wire)

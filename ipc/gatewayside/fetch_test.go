@@ -257,13 +257,16 @@ func TestFetchBothWays(t *testing.T) {
 	if !bytes.Equal(got, body) {
 		t.Errorf("response body: %d bytes", len(got))
 	}
-	if c.OpenFetches() != 1 {
+	if c.Fetches() != 1 {
 		t.Error("forgotten before the shard's last word")
 	}
-	peer.Send(func(b *ipc.Batch) { b.Abort(sub(1), gen.Abort_Reason_clientGone, ""); b.Done(1, &ipc.Done{Outcome: gen.Outcome_exception}) })
+	peer.Send(func(b *ipc.Batch) {
+		b.Abort(sub(1), gen.Abort_Reason_clientGone, "")
+		b.Done(1, &ipc.Done{Outcome: gen.Outcome_exception})
+	})
 	within(t, "parent", s.Done())
-	if c.OpenFetches() != 0 || s.Effects() != gatewayside.EffectSubrequest {
-		t.Errorf("%d open, effects %b", c.OpenFetches(), s.Effects())
+	if c.Fetches() != 0 || s.Effects() != gatewayside.EffectSubrequest {
+		t.Errorf("%d open, effects %b", c.Fetches(), s.Effects())
 	}
 	if s.Affect(gatewayside.EffectCall) || s.Effects() != gatewayside.EffectSubrequest {
 		t.Error("an effect after the end")

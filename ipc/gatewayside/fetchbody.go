@@ -58,9 +58,10 @@ func (r *Subrequest) Read(p []byte) (int, error) {
 		}
 		err := r.failure
 		switch {
-		case r.released:
+		case r.released || r.unwanted:
+			// No end of file: an upstream would take what it has for the whole.
 			err = ErrReleased
-		case err == nil && (r.request != bodyOpen || r.unwanted):
+		case err == nil && r.request != bodyOpen:
 			err = io.EOF
 		}
 		if err != nil {

@@ -26,5 +26,9 @@
 //	idle()                         end of the turn: finish, detect what can never settle, set the timer
 //	describeError(error)           text for people
 //
+// A subrequest's id has the highest bit set. op then brings its head or its failure, chunk and end the
+// response's body, abort a failure of it, window room for the request's; host.chunk, end, abort, credit
+// and refuse take it likewise, refuse for "nothing more of it".
+//
 // Header blocks are "name\nvalue\n" repeated, one character a byte.
 package runtime

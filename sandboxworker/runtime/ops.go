@@ -17,6 +17,9 @@ const (
 	OpDigest     uint32 = 1 // meta: hash; data: message. Answer: digest
 	OpHMACSign   uint32 = 2 // meta: hash ":" key length; data: key, message. Answer: MAC
 	OpHMACVerify uint32 = 3 // meta: hash ":" key length ":" MAC length; data: key, MAC, message. Answer: meta "1" or "0"
+	// OpFetch is not for Do: it starts a subrequest, see ParseFetch. Its id has the highest bit set
+	// and names the subrequest, in the place of an invocation, wherever its bodies are spoken of.
+	OpFetch uint32 = 16
 )
 
 // hashOf knows the digests of WebCrypto (https://w3c.github.io/webcrypto/#sha) by their names there.

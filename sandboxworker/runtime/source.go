@@ -34,6 +34,7 @@ var units = []unit{
 	{"inspectUnit", []string{"console/inspect.js", "console/describe.js"}},
 	{"consoleUnit", []string{"console/console.js"}},
 	{"cryptoUnit", []string{"crypto/crypto.js", "crypto/subtle.js"}},
+	{"fetchUnit", []string{"fetch/subrequest.js"}},
 	{"", []string{
 		"fetch/headers.js", "fetch/body.js", "fetch/request.js", "fetch/response.js", "fetch/fetch.js",
 		"scope/timers.js", "scope/performance.js", "invoke/ops.js", "invoke/wirebody.js", "invoke/pump.js",

@@ -17,6 +17,10 @@ func (x *executor) handle(t *tenant, e *event) {
 	if e.nowMs > t.clock {
 		t.clock = e.nowMs
 	}
+	if e.sub != nil {
+		x.handleSub(t, e)
+		return
+	}
 	switch e.kind {
 	case evLoad:
 		x.load(t, e.done)

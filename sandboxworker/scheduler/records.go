@@ -9,6 +9,7 @@ import (
 	"bulkhead/ipc"
 	"bulkhead/policy/limits"
 	"bulkhead/sandboxworker/engine"
+	"bulkhead/sandboxworker/runtime"
 	"bulkhead/schema/gen"
 )
 
@@ -118,7 +119,15 @@ func (x *executor) record(t *tenant, r *engine.Record) {
 		s.logs.add(t, inv, r)
 		return
 	case engine.RecordOp:
-		x.runOp(t, r)
+		if r.Code == runtime.OpFetch {
+			x.fetch(t, r)
+		} else {
+			x.runOp(t, r)
+		}
+		return
+	}
+	if r.Inv&fetchID != 0 {
+		x.subRecord(t, r)
 		return
 	}
 	if inv == nil || inv.over {
@@ -307,6 +316,9 @@ func (x *executor) finished(inv *invocation, o gen.Outcome, message string) {
 	}
 	if len(inv.out) > 0 {
 		inv.fin = &finish{outcome: o, message: message}
+		for _, sub := range inv.subs {
+			x.release(sub) // its code is over; done, which would say so, may be long in coming
+		}
 		return
 	}
 	x.finish(inv, o, message)
@@ -333,6 +345,7 @@ func (x *executor) finish(inv *invocation, o gen.Outcome, message string) {
 	s.send(func(b *ipc.Batch) {
 		b.Done(inv.stream, &ipc.Done{Outcome: o, Message: cut(message, s.opt.Wire.MessageBytes), CPUMicros: uint64(inv.cpu.Microseconds())})
 	})
+	s.orphan(inv)
 	t := inv.t
 	s.logs.dropped(t, inv)
 	delete(t.invs, inv.id)

@@ -75,22 +75,24 @@ type Scheduler struct {
 
 	frames sync.Pool // *[]byte of small frames
 
-	mu       sync.Mutex
-	queue    queue                  // guarded by mu
-	memory   memory                 // guarded by mu
-	threads  threads                // guarded by mu
-	polling  bool                   // guarded by mu; an executor is reading the data socket
-	polls    uint64                 // guarded by mu; how often somebody began to read
-	pollDue  bool                   // guarded by mu; nobody has read for a tick: it goes before running
-	pong     bool                   // guarded by mu; an answer to a ping waits to be written
-	trimDue  bool                   // guarded by mu; a stale tenant waits for an executor without work
-	trimming bool                   // guarded by mu; an executor makes a stale tenant smaller
-	stopped  bool                   // guarded by mu
-	err      error                  // guarded by mu; why it stopped
-	tenants  map[uint32]*tenant     // guarded by mu
-	streams  map[uint64]*invocation // guarded by mu
-	timer    *time.Timer            // guarded by mu; fires at timerDue
-	timerDue float64                // guarded by mu; <0: not armed
+	mu        sync.Mutex
+	queue     queue                  // guarded by mu
+	memory    memory                 // guarded by mu
+	threads   threads                // guarded by mu
+	polling   bool                   // guarded by mu; an executor is reading the data socket
+	polls     uint64                 // guarded by mu; how often somebody began to read
+	pollDue   bool                   // guarded by mu; nobody has read for a tick: it goes before running
+	pong      bool                   // guarded by mu; an answer to a ping waits to be written
+	trimDue   bool                   // guarded by mu; a stale tenant waits for an executor without work
+	trimming  bool                   // guarded by mu; an executor makes a stale tenant smaller
+	stopped   bool                   // guarded by mu
+	err       error                  // guarded by mu; why it stopped
+	tenants   map[uint32]*tenant     // guarded by mu
+	streams   map[uint64]*invocation // guarded by mu
+	fetches   map[uint64]*subrequest // guarded by mu; whose last word was not said
+	lastFetch uint64                 // guarded by mu; stream ids of subrequests rise
+	timer     *time.Timer            // guarded by mu; fires at timerDue
+	timerDue  float64                // guarded by mu; <0: not armed
 
 	executors []*executor // one for each slot of the black box; fixed after New
 	dog       *watchdog
@@ -107,6 +109,7 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 		data:     data,
 		tenants:  make(map[uint32]*tenant),
 		streams:  make(map[uint64]*invocation),
+		fetches:  make(map[uint64]*subrequest),
 		timerDue: -1,
 		stop:     make(chan struct{}),
 	}
@@ -246,11 +249,15 @@ func (s *Scheduler) dispatch(f gen.Frame, raw []byte, nowMs float64) error {
 	case gen.Frame_Which_open:
 		return s.dispatchOpen(f, raw)
 	}
-	inv := s.streams[id]
-	if inv == nil {
+	e := event{inv: s.streams[id], nowMs: nowMs}
+	if id&ipc.FetchBit != 0 {
+		if e.sub = s.fetches[id]; e.sub != nil {
+			e.inv = e.sub.inv
+		}
+	}
+	if e.inv == nil {
 		return nil
 	}
-	e := event{inv: inv, nowMs: nowMs}
 	switch f.Which() {
 	case gen.Frame_Which_chunk:
 		e.kind, e.frame = evChunk, s.keep(raw)
@@ -264,10 +271,15 @@ func (s *Scheduler) dispatch(f gen.Frame, raw []byte, nowMs float64) error {
 		e.kind, e.reason, e.text = evAbort, reason, text
 	case gen.Frame_Which_window:
 		e.kind, e.n, e.nowMs = evWindow, f.Window(), 0
+	case gen.Frame_Which_head:
+		if e.sub == nil {
+			return ipc.Violation(ipc.KindType, id, "the gateway answers only subrequests")
+		}
+		e.kind, e.frame = evHead, s.keep(raw)
 	default:
 		return ipc.Violation(ipc.KindType, id, "the gateway sends no %s frames", f.Which())
 	}
-	s.post(inv.t, e)
+	s.post(e.inv.t, e)
 	s.shed()
 	return nil
 }
@@ -289,7 +301,7 @@ func (s *Scheduler) dispatchOpen(f gen.Frame, raw []byte) error {
 	if s.streams[id] != nil {
 		return ipc.Violation(ipc.KindStream, id, "stream opened twice")
 	}
-	inv := &invocation{stream: id, id: uint32(id), t: t, window: s.opt.Wire.Window, started: time.Now()}
+	inv := &invocation{stream: id, id: uint32(id) &^ fetchID, t: t, window: s.opt.Wire.Window, started: time.Now()}
 	inv.deadline.Store(inv.started.Add(t.limits.wall).UnixNano())
 	s.streams[id] = inv
 	t.inFlight.Add(1)

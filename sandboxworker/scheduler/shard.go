@@ -67,6 +67,7 @@ func newTenant(a gen.Shard_load_Params) (*tenant, error) {
 		handle: a.Tenant(),
 		due:    -1,
 		invs:   make(map[uint32]*invocation),
+		subs:   make(map[uint32]*subrequest),
 		limits: tenantLimits{
 			cpu: ms(l.CpuMs()), startupCPU: ms(l.StartupCpuMs()), wall: ms(l.WallMs()), waitUntil: ms(l.WaitUntilMs()),
 			memory: l.MemoryBytes(), logBytes: int(l.LogBytes()), timers: int(l.Timers()),

@@ -20,6 +20,7 @@ const (
 	evDeadline                  // the invocation's wall-clock limit has passed
 	evTimer                     // a timer may be due
 	evDrop                      // tell the isolate that an invocation is over for the gateway
+	evHead                      // the answer to a subrequest begins; frame is the head frame
 	evLoad                      // start the tenant's code; done is called with the outcome
 )
 
@@ -27,8 +28,9 @@ const (
 type event struct {
 	kind   eventKind
 	inv    *invocation
-	frame  []byte  // a copy of the frame, from the scheduler's frame pool
-	nowMs  float64 // time of the outside event; 0 for events that do not move the clock
+	sub    *subrequest // what it concerns, if not inv itself
+	frame  []byte      // a copy of the frame, from the scheduler's frame pool
+	nowMs  float64     // time of the outside event; 0 for events that do not move the clock
 	n      uint32
 	reason gen.Abort_Reason
 	text   string
@@ -66,6 +68,7 @@ type tenant struct {
 	iso     *engine.Isolate // nil until loaded, and after its isolate was given up
 	clock   float64         // JS time of its last turn, ms since 1970
 	invs    map[uint32]*invocation
+	subs    map[uint32]*subrequest
 	results []*opResult // of operations, oldest first; delivered before any event
 	trimmed bool        // its isolate was made small since it last ran; read under mu while it is idle
 
@@ -91,7 +94,7 @@ type tenantLimits struct {
 // invocation is one stream. Owned by its tenant's executor, but for the fields marked.
 type invocation struct {
 	stream    uint64
-	id        uint32 // the engine's name for it: the stream's low half
+	id        uint32 // the engine's name for it: the stream's low 31 bits
 	t         *tenant
 	requestID string
 	attempt   uint8
@@ -114,6 +117,9 @@ type invocation struct {
 	outAbort *string
 	fin      *finish // send done when out is empty
 	over     bool    // done was sent
+
+	subs    map[uint32]*subrequest // those whose last word was not said
+	fetched int                    // subrequests started
 
 	// Request body.
 	ungranted int // received from the gateway, not yet granted again

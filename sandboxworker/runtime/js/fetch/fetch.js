@@ -1,11 +1,6 @@
-// fetch (https://fetch.spec.whatwg.org/#fetch-method).
+// fetch (https://fetch.spec.whatwg.org/#fetch-method). What it takes to be answered is in subrequest.js.
 
-// fetchOutbound performs a subrequest. There is no way out of this host yet: its policy allows none.
-// An implementation starts an operation (startOp) and makes a Response of its answer.
-const fetchOutbound = (state) => {
-  void state;
-  return PromiseReject(new TypeError("fetch failed: outbound fetch is not enabled by this host's policy. Ask its operator."));
-};
+const FETCH_BIT = 0x80000000; // of the ids of subrequests, which share handlers with invocations
 
 function fetch(input, init = undefined) {
   try {
@@ -16,7 +11,7 @@ function fetch(input, init = undefined) {
       const follow = eventsUnit.get().signalState(state.follow);
       if (follow.aborted) return PromiseReject(follow.reason);
     }
-    return fetchOutbound(state);
+    return fetchUnit.get().subrequest(state);
   } catch (error) {
     return PromiseReject(error);
   }

@@ -68,7 +68,7 @@ const request = (id, method, url, flat, bodyMode, body, requestId, attempt) => {
   s.inv = inv;
   s.options = wireDefaults;
   if (bodyMode !== 0) {
-    inv.wire = new WireBody(inv, body, bodyMode === 1);
+    inv.wire = new WireBody(inv, body, bodyMode === 1, "request");
     s.body = new Body(B_WIRE, inv.wire);
   }
   const req = new Request(kInternal, s);
@@ -132,14 +132,24 @@ const deliver = (id, f) => {
   f(inv);
   host.setContext(undefined);
 };
+// deliverFetch is deliver for what concerns a subrequest.
+const deliverFetch = (id, f) => {
+  const s = fetchUnit.get().fetchOf(id);
+  if (s === undefined) return;
+  host.setContext(s.inv.frame);
+  f(s);
+  host.setContext(undefined);
+};
+const isFetch = (id) => id >= FETCH_BIT;
 
 const handlers = ObjectFreeze({
   __proto__: null,
   start, load, request, rejection, idle, describeError,
-  chunk: (id, u8) => deliver(id, (inv) => inv.wire?.chunk(u8)),
-  end: (id) => deliver(id, (inv) => inv.wire?.end()),
-  abort: (id, reason, message) => deliver(id, (inv) => inv.abort(reason, message)),
-  window: (id, n) => deliver(id, (inv) => inv.pump?.grant(n)),
+  chunk: (id, u8) => (isFetch(id) ? deliverFetch(id, (s) => s.chunk(u8)) : deliver(id, (inv) => inv.wire?.chunk(u8))),
+  end: (id) => (isFetch(id) ? deliverFetch(id, (s) => s.end()) : deliver(id, (inv) => inv.wire?.end())),
+  abort: (id, reason, message) => (isFetch(id) ? deliverFetch(id, (s) => s.aborted(reason, message))
+    : deliver(id, (inv) => inv.abort(reason, message))),
+  window: (id, n) => (isFetch(id) ? deliverFetch(id, (s) => s.pump?.grant(n)) : deliver(id, (inv) => inv.pump?.grant(n))),
   timer: runTimer,
-  op: finishOp,
+  op: (id, ok, meta, data) => (isFetch(id) ? deliverFetch(id, (s) => s.result(ok, meta)) : finishOp(id, ok, meta, data)),
 });

@@ -37,6 +37,9 @@ class Invocation {
     this.waiting = 0; // promises given to waitUntil and still pending
     this.timers = undefined;
     this.ops = 0;
+    this.fetches = undefined; // SafeSet of Subrequests
+    this.fetchQueue = undefined; // those beyond what may be open at once
+    this.fetching = 0; // open
     this.passThrough = false; // accepted for compatibility: there is no origin to pass to
     this.outcome = OUTCOME_OK;
     this.message = "";
@@ -45,6 +48,7 @@ class Invocation {
     this.listed = false;
   }
   ownTimers() { return (this.timers ??= new SafeSet()); }
+  refuse() { host.refuse(this.id); } // the tenant cancelled the request's body
   requestSignal() {
     if (this.signal === undefined) {
       const { newSignal, signalAbort } = eventsUnit.get();
@@ -152,7 +156,7 @@ class Invocation {
   }
   // expectsInput says whether anything outside may still wake this invocation.
   get expectsInput() {
-    return this.ops > 0 || (this.timers !== undefined && this.timers.size > 0) ||
+    return this.ops > 0 || (this.fetches !== undefined && fetchUnit.get().fetchesExpect(this)) || (this.timers !== undefined && this.timers.size > 0) ||
       (this.wire !== undefined && this.wire.waiting) || (this.pump !== undefined && this.pump.blocked) ||
       (this.gone === undefined && this.signal !== undefined && eventsUnit.get().signalHasListeners(this.signal));
   }
@@ -194,6 +198,7 @@ class Invocation {
       this.wire.fail(new TypeError("The request's body cannot be read any more: the invocation it belongs to has ended."));
     }
     if (this.pump !== undefined && !this.pump.stopped) this.pump.stop(newDOMException("The invocation has ended.", "AbortError"));
+    if (this.fetches !== undefined) fetchUnit.get().orphanFetches(this);
     sendFinish(this);
   }
 }

@@ -1,4 +1,4 @@
-// Asynchronous operations done by the host after the turn: crypto now, subrequests later.
+// Asynchronous operations done by the host after the turn. (Subrequests are not among them.)
 
 // Codes are allocated in sandboxworker/runtime/ops.go.
 const OP_DIGEST = 1, OP_HMAC_SIGN = 2, OP_HMAC_VERIFY = 3;

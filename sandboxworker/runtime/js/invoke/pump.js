@@ -1,4 +1,4 @@
-// The response on its way out.
+// A body on its way out: the response, or the request of a subrequest.
 
 const CHUNK_BYTES = 65536; // limits.DefaultWire().ChunkBytes
 const WINDOW_BYTES = 262144; // limits.DefaultWire().Window
@@ -66,7 +66,7 @@ const flatWithLength = (s, length) => {
 // while there is room, which is the back-pressure the tenant sees.
 class Pump {
   constructor(inv, reader) {
-    this.inv = inv;
+    this.inv = inv; // Invocation or Subrequest
     this.reader = reader; // reader state; undefined: only `pending`
     this.window = WINDOW_BYTES;
     this.pending = undefined; // bytes taken and not yet sent
@@ -136,7 +136,7 @@ class Pump {
     this.reading = false;
     if (this.stopped) return;
     if (!isBufferSource(c)) {
-      const e = new TypeError(`The response body's stream gave ${describeKind(c)} instead of bytes. Enqueue Uint8Arrays, ` +
+      const e = new TypeError(`The body's stream gave ${describeKind(c)} instead of bytes. Enqueue Uint8Arrays, ` +
         "or pipe text through a TextEncoderStream.");
       this.fail(e);
       if (this.reader.stream !== undefined) markHandled(streamsUnit.get().readerCancel(this.reader, e));

@@ -1,11 +1,12 @@
-// The request body as it arrives from the gateway.
+// A body as it arrives from the gateway: a request's, or that of the response to a subrequest.
 //
 // The gateway sends within a window; each byte that the tenant's code takes is granted back
 // (host.credit), so a body nobody reads stops at the window and costs the isolate no more than that.
 
 class WireBody {
-  constructor(inv, first, whole) {
-    this.inv = inv;
+  constructor(inv, first, whole, what) {
+    this.inv = inv; // Invocation or Subrequest
+    this.what = what; // "request" or "response", for people
     this.queue = new Fifo();
     this.ended = whole;
     this.failure = undefined; // {error} once the rest will never come
@@ -69,8 +70,8 @@ class WireBody {
   drop() {
     this.queue.clear();
     if (!this.ended && this.failure === undefined) {
-      this.failure = { __proto__: null, error: new TypeError("The request body was cancelled.") };
-      if (!this.inv.ended && typeof host.refuse === "function") host.refuse(this.inv.id);
+      this.failure = { __proto__: null, error: new TypeError(`The ${this.what} body was cancelled.`) };
+      if (!this.inv.ended) this.inv.refuse();
     }
   }
   chunk(u8) {

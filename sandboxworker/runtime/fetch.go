@@ -1,0 +1,88 @@
+package runtime
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// FetchID marks the ids of subrequests.
+const FetchID uint32 = 1 << 31
+
+// FetchRequest is what an OpFetch asks for, as the script says: unchecked but for its form.
+type FetchRequest struct {
+	Method, URL string
+	Redirect    uint16 // a gen.Fetch_Redirect
+	BodyMode    uint16 // a gen.BodyMode
+	Headers     []byte // flat
+}
+
+var errFetchForm = errors.New("malformed subrequest")
+
+// ParseFetch reads the meta of an OpFetch: method, URL, redirect mode and body mode, each with a line
+// feed behind it, then the header block.
+func ParseFetch(meta string) (FetchRequest, error) {
+	var f FetchRequest
+	var redirect, mode string
+	rest := meta
+	for _, field := range []*string{&f.Method, &f.URL, &redirect, &mode} {
+		var ok bool
+		if *field, rest, ok = strings.Cut(rest, "\n"); !ok {
+			return f, errFetchForm
+		}
+	}
+	r, err1 := strconv.ParseUint(redirect, 10, 8)
+	m, err2 := strconv.ParseUint(mode, 10, 8)
+	if err1 != nil || err2 != nil {
+		return f, errFetchForm
+	}
+	f.Redirect, f.BodyMode = uint16(r), uint16(m)
+	f.Headers = make([]byte, 0, len(rest))
+	for _, c := range rest {
+		if c > 0xff {
+			return f, errFetchForm
+		}
+		f.Headers = append(f.Headers, byte(c))
+	}
+	return f, nil
+}
+
+// FetchAnswer is the head of a response to a subrequest.
+type FetchAnswer struct {
+	Status     int
+	StatusText string
+	URL        string
+	Redirected bool
+	Body       bool   // it has one, perhaps empty
+	Headers    []byte // flat
+}
+
+// Meta is the form in which the script takes it: status, reason phrase, URL, redirected and body, each
+// with a line feed behind it, then the header block.
+func (a *FetchAnswer) Meta() string {
+	var b strings.Builder
+	b.Grow(len(a.Headers) + len(a.URL) + len(a.StatusText) + 16)
+	flag := func(v bool) string {
+		if v {
+			return "1\n"
+		}
+		return "0\n"
+	}
+	b.WriteString(strconv.Itoa(a.Status))
+	b.WriteByte('\n')
+	latin1(&b, a.StatusText)
+	b.WriteByte('\n')
+	latin1(&b, a.URL)
+	b.WriteByte('\n')
+	b.WriteString(flag(a.Redirected))
+	b.WriteString(flag(a.Body))
+	latin1(&b, string(a.Headers))
+	return b.String()
+}
+
+// latin1 writes each byte as the character of its number: what a byte string is in JavaScript.
+func latin1(b *strings.Builder, s string) {
+	for i := range len(s) {
+		b.WriteRune(rune(s[i]))
+	}
+}
