@@ -131,6 +131,7 @@ func (r *reader) top() []field {
 			r.fields(name, n, r.limits(&t))
 			r.p.Tenant = t.Limits
 		}},
+		{"egress", func(name string, n *doctree.Node) { r.fields(name, n, r.egress(&r.p.Egress, false)) }},
 		{"shard", func(name string, n *doctree.Node) { r.fields(name, n, r.shard()) }},
 		{"tenants", func(string, *doctree.Node) {}}, // read after everything else
 	}
@@ -189,6 +190,7 @@ func (r *reader) tenants(n *doctree.Node) {
 		r.fields(section, f.Value, []field{
 			{"profile", r.profile(&t.Profile)},
 			{"limits", func(name string, n *doctree.Node) { r.fields(name, n, r.limits(&t)) }},
+			{"egress", r.tenantEgress(f.Key)},
 		})
 		r.fits(section, f.Pos, t)
 		r.p.TenantOverrides[f.Key] = t

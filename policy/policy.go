@@ -19,9 +19,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
+	"bulkhead/policy/egress"
 	"bulkhead/policy/limits"
 	"bulkhead/policy/seccomp"
 )
@@ -41,6 +43,9 @@ type Policy struct {
 	Profile   seccomp.Profile // of every tenant without an override
 	IdleEvict time.Duration   // a tenant without a request for this long is unloaded
 	Accept    []string        // degradations the operator has named, sorted
+
+	Egress       egress.Rules            // of every tenant without rules of its own
+	TenantEgress map[string]egress.Rules // whole effective rules, already merged with Egress
 
 	// TenantOverrides are whole effective values, already merged with Tenant and Profile.
 	TenantOverrides map[string]TenantPolicy
@@ -70,7 +75,8 @@ func Presets() []string { return []string{"dev", "standard", "strict", "paranoid
 //
 // "dev" forgives slow code and serves Wasm. "standard" is what every published figure is
 // measured under. "strict" gives up the compiler, the widest part of V8 that has been broken,
-// and packs fewer tenants together. "paranoid" gives every tenant a process of its own.
+// and packs fewer tenants together. "paranoid" gives every tenant a process of its own and lets none
+// reach what the operator has not listed.
 func Preset(name string) (*Policy, error) {
 	p := &Policy{
 		Preset:          name,
@@ -79,6 +85,8 @@ func Preset(name string) (*Policy, error) {
 		Profile:         seccomp.JIT,
 		IdleEvict:       10 * time.Minute,
 		TenantOverrides: map[string]TenantPolicy{},
+		Egress:          egress.Default(),
+		TenantEgress:    map[string]egress.Rules{},
 	}
 	switch name {
 	case "standard":
@@ -97,6 +105,7 @@ func Preset(name string) (*Policy, error) {
 		p.Shard.MaxTenants = 16
 		p.Tenant.Memory = 64 << 20
 		p.Tenant.Concurrent = 256
+		p.Egress.Ports = []egress.Ports{{Low: 80, High: 80}, {Low: 443, High: 443}}
 		p.IdleEvict = 5 * time.Minute
 	case "paranoid":
 		p.Profile = seccomp.Jitless
@@ -104,6 +113,7 @@ func Preset(name string) (*Policy, error) {
 		p.Shard.Memory = 512 << 20
 		p.Tenant.Memory = 64 << 20
 		p.Tenant.Concurrent = 128
+		p.Egress.Public = false // only what the operator lists
 		p.IdleEvict = time.Minute
 	default:
 		return nil, fmt.Errorf("no preset %q: one of dev, standard, strict, paranoid", name)
@@ -130,6 +140,11 @@ func (p *Policy) canonical() []byte {
 	})
 	if len(c.TenantOverrides) == 0 {
 		c.TenantOverrides = nil
+	}
+	c.TenantEgress = maps.Clone(p.TenantEgress)
+	maps.DeleteFunc(c.TenantEgress, func(_ string, r egress.Rules) bool { return reflect.DeepEqual(r, p.Egress) })
+	if len(c.TenantEgress) == 0 {
+		c.TenantEgress = nil
 	}
 	b, err := json.Marshal(c)
 	if err != nil {

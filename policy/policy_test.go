@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"bulkhead/policy/doctree"
+	"bulkhead/policy/egress"
 	"bulkhead/policy/seccomp"
 )
 
@@ -55,11 +56,16 @@ accept: [cgroup, mdwe]
 limits:
   cpu: 20ms
   memory: 96MiB
+egress:
+  ports: [443, 8000-8999]
+  deny: ["*.evil.example"]
+  internal: [api.corp:443]
 shard:
   maxTenants: 8
 tenants:
   images:
     profile: jit+wasm
+    egress: {public: false, allow: ["10.1.0.0/16:8080", api.corp], deny: [10.1.2.3], safe: [api.corp], concurrent: 7, bytes: 1MiB}
     limits: {wasm: true, cpu: 500ms, memory: 268435456}
   "123": {limits: {timers: 5}}
 `
@@ -75,6 +81,12 @@ func TestParse(t *testing.T) {
 	images, numbers := want.For("images"), want.For("123")
 	images.Profile, images.Limits.Wasm, images.Limits.CPU, images.Limits.Memory = seccomp.JITWasm, true, 500*time.Millisecond, 256<<20
 	numbers.Limits.Timers = 5
+	want.Egress.Ports = []egress.Ports{{Low: 443, High: 443}, {Low: 8000, High: 8999}}
+	want.Egress.Deny, want.Egress.Internal = []string{"*.evil.example"}, []string{"api.corp:443"}
+	own := want.Egress
+	own.Public, own.Concurrent, own.Bytes = false, 7, 1<<20
+	own.Allow, own.Safe, own.Deny = []string{"10.1.0.0/16:8080", "api.corp"}, []string{"api.corp"}, []string{"*.evil.example", "10.1.2.3"}
+	want.TenantEgress = map[string]egress.Rules{"images": own}
 	want.TenantOverrides = map[string]TenantPolicy{"images": images, "123": numbers}
 	if d := cmp.Diff(want, p); d != "" {
 		t.Error(d)
@@ -114,12 +126,12 @@ func TestHashIsOfTheEffect(t *testing.T) {
 		return p.Hash()
 	}
 	standard := hash("")
-	for _, same := range []string{"preset: standard", "# nothing\n", "limits: {cpu: 50ms}", "limits:\n  memory: 134217728", "tenants: {a: {}}", "tenants: {a: {limits: {cpu: 0.05s}}}"} {
+	for _, same := range []string{"preset: standard", "# nothing\n", "limits: {cpu: 50ms}", "limits:\n  memory: 134217728", "tenants: {a: {}}", "tenants: {a: {egress: {public: true}}}", "egress: {concurrent: 256}", "tenants: {a: {limits: {cpu: 0.05s}}}"} {
 		if hash(same) != standard {
 			t.Errorf("%q has another hash than standard, which it is", same)
 		}
 	}
-	for _, other := range []string{"preset: strict", "limits: {cpu: 51ms}", "accept: [cgroup]", "tenants: {a: {limits: {cpu: 1ms}}}", "shard: {pids: 65}", "idleEvict: 1h", "profile: jitless"} {
+	for _, other := range []string{"preset: strict", "limits: {cpu: 51ms}", "accept: [cgroup]", "tenants: {a: {limits: {cpu: 1ms}}}", "shard: {pids: 65}", "idleEvict: 1h", "profile: jitless", "egress: {public: false}", "tenants: {a: {egress: {deny: [a.example]}}}"} {
 		if hash(other) == standard {
 			t.Errorf("%q has the hash of standard, which it is not", other)
 		}
@@ -166,6 +178,15 @@ func TestBadPolicies(t *testing.T) {
 		{"limits is text", "limits: none", "1:9", "must be a mapping"},
 		{"document is a list", "- a\n- b", "1:", "must be a mapping"},
 		{"document is text", "standard", "1:1", "must be a mapping"},
+		{"egress of nonsense", "egress: {allow: [\"a b\"]}", "1:18", "is no host name, address or network"},
+		{"egress is a list", "egress: [a]", "1:9", "must be a mapping"},
+		{"allow is text", "egress: {allow: a.example}", "1:17", "must be a list of patterns"},
+		{"deny of a mapping", "egress: {deny: [{a: b}]}", "1:17", "this is a mapping"},
+		{"network with host bits", "egress: {deny: [10.0.0.1/8]}", "1:17", "write 10.0.0.0/8"},
+		{"port zero", "egress: {ports: [0]}", "1:18", "is no port"},
+		{"ports backwards", "egress: {ports: [9-5]}", "1:18", "is no port"},
+		{"port of a pattern", "egress: {allow: [\"a.example:99999\"]}", "1:18", "is no port"},
+		{"tenant's egress", "tenants:\n  a: {egress: {alow: []}}", "2:16", `did you mean "allow"`},
 		{"tenants is a list", "tenants: [a]", "1:10", "mapping of tenant ids"},
 		{"bad tenant id", "tenants:\n  My_App: {}", "2:3", "cannot be a tenant id"},
 		{"tenant id begins with -", "tenants:\n  -x: {}", "2:3", "cannot be a tenant id"},

@@ -19,6 +19,8 @@ func (p *Policy) YAML() []byte {
 	}
 	b.WriteString("limits:\n")
 	writeLimits(&b, "  ", p.Tenant)
+	b.WriteString("egress:\n")
+	writeEgress(&b, "  ", p.Egress)
 	fmt.Fprintf(&b, "shard:\n  memory: %s\n  pids: %d\n  cpuWeight: %d\n  files: %d\n  maxTenants: %d\n",
 		FormatBytes(p.Shard.Memory), p.Shard.PIDs, p.Shard.CPUWeight, p.Shard.Files, p.Shard.MaxTenants)
 	if len(p.TenantOverrides) > 0 {
@@ -28,6 +30,10 @@ func (p *Policy) YAML() []byte {
 			// Quoted: ids such as 123 or null are text.
 			fmt.Fprintf(&b, "  %q:\n    profile: %s\n    limits:\n", id, t.Profile)
 			writeLimits(&b, "      ", t.Limits)
+			if e, ok := p.TenantEgress[id]; ok {
+				b.WriteString("    egress:\n")
+				writeEgress(&b, "      ", e)
+			}
 		}
 	}
 	return []byte(b.String())
