@@ -17,6 +17,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"os"
@@ -33,6 +34,7 @@ import (
 	"bulkhead/policy/limits"
 	"bulkhead/policy/namespaces"
 	"bulkhead/sandboxworker/lockdown"
+	"bulkhead/supervisor/egress"
 	"bulkhead/supervisor/gateway"
 	"bulkhead/supervisor/launcher/orders"
 	"bulkhead/supervisor/observe"
@@ -98,7 +100,7 @@ func run() error {
 	}
 	_, err := unix.IoctlGetTermios(2, unix.TCGETS)
 	terminal := err == nil
-	conns := maxConns()
+	conns, upstreams := maxConns()
 	// With the descriptors as they were given: the launcher compares them with its own list before
 	// it lets this process go on.
 	if err := lockdown.Seal(); err != nil {
@@ -127,22 +129,24 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	return serve(client, boot, opt, pol, listeners, conns, log)
+	return serve(client, boot, opt, pol, listeners, conns, upstreams, log)
 }
 
 // spread is over how many shards tenants are spread at least. What a death costs the innocent is a
 // new start for each tenant of the shard, one after the other.
 const spread = 4
 
-// maxConns is how many client connections fit the limit of descriptors beside what shards, bundlers
-// and operators need: clients must not be able to keep a new shard's sockets from being taken over.
-func maxConns() int {
-	const others = 2048 // four for each of 256 shards, and as many for upstreams, bundlers and operators
+// maxConns is how many connections of clients and to upstreams fit the limit of descriptors beside
+// what shards, bundlers and operators need: neither must be able to keep a new shard's sockets from
+// being taken over, nor one the other.
+func maxConns() (clients, upstreams int) {
 	limit := unix.Rlimit{Cur: 4096}
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 1024
+		return 1024, 256
 	}
-	return int(min(max(limit.Cur, others+256)-others, 16<<10))
+	upstreams = int(min(max(limit.Cur/8, 64), 1024))
+	others := uint64(1536 + upstreams) // four for each of 256 shards; bundlers and operators; upstreams
+	return int(min(max(limit.Cur, others+256)-others, 16<<10)), upstreams
 }
 
 // logger writes for people on a terminal, else JSON for the journal.
@@ -198,12 +202,17 @@ func readPolicy(o options, b orders.Boot) (*policy.Policy, error) {
 }
 
 // serve wires the parts together and runs until it is drained.
-func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Policy, listeners []net.Listener, conns int, log *slog.Logger) error {
+func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Policy, listeners []net.Listener, conns, upstreams int, log *slog.Logger) error {
 	obs := observe.New(log, observe.Options{})
+	// net/http has remarks about upstreams, which are tenants' perhaps: not a line for each.
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(remarks{obs})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 
 	pol.Shard.Memory = min(pol.Shard.Memory, boot.ShardMemory)
+	out := egress.New(egress.Options{Policy: func() *policy.Policy { return pol }, Observer: obs, Conns: upstreams})
+	defer out.Close()
 	var registry *tenants.Registry // set before the first load
 	pool := placement.New(placement.Options{
 		Spawn:     placement.FromLauncher(client, limits.DefaultWire()),
@@ -214,6 +223,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		Spread:    spread,
 		IdleEvict: pol.IdleEvict,
 		Observer:  obs,
+		Fetch:     out.Fetch,
 		OnLog:     onLog(log, opt.dev),
 		OnStarted: func(v *tenants.Version) { registry.Started(v) },
 		OnRejected: func(v *tenants.Version, f gatewayside.LoadFailure) *tenants.Version {
@@ -290,6 +300,14 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	admin.Close()
 	log.Info("stopped")
 	return nil
+}
+
+// remarks takes what libraries say to the standard logger.
+type remarks struct{ obs *observe.Observer }
+
+func (r remarks) Write(p []byte) (int, error) {
+	r.obs.LogOften(slog.LevelDebug, "library", "library remark", "text", string(p[:min(len(p), 500)]))
+	return len(p), nil
 }
 
 // untilStopped keeps the watchdog content until somebody asks for the end.

@@ -38,6 +38,7 @@ var rooms = map[string]room{
 	"policy/doctree":    {outside: []string{"github.com/goccy/go-yaml/", "github.com/pelletier/go-toml/v2/", "github.com/tailscale/hujson"}, denied: []string{"os", "net", "os/exec"}},
 	"policy/seccomp":    {outside: []string{"golang.org/x/sys/"}, denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
 	"policy/namespaces": {inside: []string{"policy/limits"}, outside: []string{"golang.org/x/sys/"}, denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
+	"policy/egress":     {denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
 	"policy/limits":     {denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
 
 	// The launcher has the privilege: it links no parser of anything from the network.
@@ -49,6 +50,12 @@ var rooms = map[string]room{
 	"supervisor/gateway/": {
 		inside:  []string{"supervisor/gateway/", "supervisor/placement", "supervisor/tenants", "supervisor/observe", "supervisor/egress", "supervisor/launcher/orders", "ipc/", "schema/gen", "policy/"},
 		outside: []string{"golang.org/x/", "github.com/prometheus/", "github.com/coder/websocket"},
+	},
+	// The only code that dials for a tenant.
+	"supervisor/egress/": {
+		inside:  []string{"supervisor/egress/", "supervisor/observe", "ipc/", "schema/gen", "policy/"},
+		outside: []string{"github.com/andybalholm/brotli", "github.com/klauspost/compress/"},
+		denied:  []string{"os", "os/exec"},
 	},
 	"supervisor/placement/": {
 		inside:  []string{"supervisor/placement/", "supervisor/tenants", "supervisor/observe", "supervisor/launcher/orders", "ipc/", "schema/gen", "policy/"},

@@ -32,6 +32,7 @@ type Metrics struct {
 	replays  prometheus.Counter
 	broken   prometheus.Counter
 	cut      *prometheus.CounterVec
+	fetches  fetches
 
 	labels   int
 	tenants  sync.Map     // id → *Tenant
@@ -51,6 +52,8 @@ type Tenant struct {
 	labelled bool
 	outcomes [Outcomes]atomic.Uint64
 	Running  atomic.Int64 // invocations admitted and not over, waitUntil included
+
+	FetchSent, FetchReceived atomic.Uint64 // bodies of subrequests, bytes
 }
 
 // Count adds one invocation that ended so.
@@ -76,6 +79,7 @@ func newMetrics(labels int) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		labels:   labels,
+		fetches:  newFetches(),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "bulkhead_request_seconds", Help: "From the request's head to the end of the response.",
 			Buckets: []float64{.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30},
@@ -102,6 +106,7 @@ func newMetrics(labels int) *Metrics {
 	m.cut = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "bulkhead_interrupted_total", Help: "Requests that ended with their shard and could not be run again, by reason."}, []string{"reason"})
 	m.registry.MustRegister(m.cut, m.latency, m.cold, m.spawn, m.refused, m.deaths, m.events, m.replays, m.broken,
+		m.fetches.results, m.fetches.refused,
 		collectors.NewGoCollector(), tenantCollector{m})
 	return m
 }
@@ -194,17 +199,19 @@ var (
 )
 
 func (c tenantCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{requestsDesc, runningDesc, shardsDesc, tenantsDesc, coresDesc} {
+	for _, d := range []*prometheus.Desc{requestsDesc, runningDesc, shardsDesc, tenantsDesc, coresDesc, fetchBytesDesc} {
 		ch <- d
 	}
 }
 
 func (c tenantCollector) Collect(ch chan<- prometheus.Metric) {
 	var other [Outcomes]uint64
+	var otherBytes fetchBytes
 	var running int64
 	c.m.tenants.Range(func(_, v any) bool {
 		t := v.(*Tenant)
 		running += t.Running.Load()
+		otherBytes.collect(ch, t)
 		for o := range t.outcomes {
 			n := t.outcomes[o].Load()
 			switch {
@@ -217,6 +224,7 @@ func (c tenantCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		return true
 	})
+	emitFetchBytes(ch, otherTenants, otherBytes.sent, otherBytes.received)
 	for o, n := range other {
 		if n > 0 {
 			ch <- prometheus.MustNewConstMetric(requestsDesc, prometheus.CounterValue, float64(n), otherTenants, gen.Outcome(o).String())

@@ -103,6 +103,8 @@ type Options struct {
 	Memory    uint64          // bytes that all shards together should not exceed; 0: not watched
 	IdleEvict time.Duration   // a tenant without a request for this long is unloaded; 10 min
 	Observer  *observe.Observer
+	// Fetch performs a subrequest of a tenant and returns when it is over; nil: there is no way out.
+	Fetch func(tenant string, r *gatewayside.Subrequest)
 	// OnLog is given the log lines of tenants as they come, beside Observer.Logs; may be nil.
 	OnLog func(tenant string, line observe.Line)
 	// OnStarted is told that a shard started a version; may be nil.

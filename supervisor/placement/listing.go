@@ -137,7 +137,7 @@ func (p *Pool) loadRequest(s *shard, pl *place) gatewayside.LoadRequest {
 	}
 	var maps budget
 	room := logRoom{bytes: logBurst}
-	return gatewayside.LoadRequest{Tenant: pl.handle, Bundle: v.Bundle, Env: env, Limits: v.Limits,
+	return gatewayside.LoadRequest{Tenant: pl.handle, Bundle: v.Bundle, Env: env, Limits: v.Limits, Fetch: p.fetcher(v.Tenant),
 		Logs: func(entries []gatewayside.LogEntry) {
 			lines := make([]observe.Line, 0, len(entries))
 			for _, e := range entries {
@@ -164,6 +164,14 @@ func (p *Pool) loadRequest(s *shard, pl *place) gatewayside.LoadRequest {
 			}
 			p.opt.Observer.Logs.Append(v.Tenant, lines...)
 		}}
+}
+
+// fetcher performs subrequests in a tenant's name: the shard that asks says no name.
+func (p *Pool) fetcher(tenant string) func(*gatewayside.Subrequest) {
+	if p.opt.Fetch == nil {
+		return nil
+	}
+	return func(r *gatewayside.Subrequest) { p.opt.Fetch(tenant, r) }
 }
 
 // budget bounds how often a tenant's log may cost the gateway the reading of a source map: one
