@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -276,4 +277,65 @@ func streamsFlat(t *testing.T, rootless bool) {
 		}
 	}
 	t.Logf("50 MiB there and back in %v", time.Since(began).Round(time.Millisecond))
+}
+
+// A shard dies under two POSTs. The one whose handler had POSTed to an upstream is not run again, and
+// the upstream sees one; the one whose handler had only read is, once.
+func TestReplayKnowsSubrequests(t *testing.T) {
+	var orders, safe, reads, holds atomic.Int32
+	var mux http.ServeMux
+	count := func(path string, n *atomic.Int32, hold func(visit int32) bool) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if visit := n.Add(1); hold(visit) {
+				<-r.Context().Done()
+			}
+		})
+	}
+	never := func(int32) bool { return false }
+	count("POST /order", &orders, never)
+	count("POST /search", &safe, never)
+	count("GET /read", &reads, never)
+	count("GET /hold", &holds, func(visit int32) bool { return visit == 1 })
+	up := upstream(t, &mux)
+	searches := upstream(t, &mux)
+	const worker = `export default { async fetch(request) {
+		const [method, url, hold] = (await request.text()).split(" ");
+		await (await fetch(url, { method })).text();
+		await (await fetch(hold)).text();
+		return new Response("done");
+	} };`
+	for _, c := range []struct {
+		name, method, url string
+		counter           *atomic.Int32
+		again             bool
+	}{
+		{"after an effect", "POST", up + "/order", &orders, false},
+		{"after a safe method", "GET", up + "/read", &reads, true},
+		{"after a POST to an upstream that the policy calls safe", "POST", searches + "/search", &safe, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			holds.Store(0)
+			policy := fmt.Sprintf("egress: {allow: [127.0.0.2], safe: [%q]}\n", strings.TrimPrefix(searches, "http://"))
+			h := hosttest.Start(t, hosttest.Options{Policy: policy, Quiet: true, Tenants: map[string]hosttest.Files{"a": hosttest.Worker(worker)}})
+			answered := make(chan hosttest.Answer, 1)
+			go func() {
+				a, _ := h.Do("POST", "a", "/", strings.NewReader(c.method+" "+c.url+" "+up+"/hold"))
+				answered <- a
+			}()
+			hosttest.Eventually(t, 10*time.Second, "the worker waits for its upstream", func() bool { return holds.Load() == 1 })
+			for _, s := range h.Shards() {
+				if len(s.Tenants) > 0 {
+					syscall.Kill(s.PID, syscall.SIGKILL)
+				}
+			}
+			a := <-answered
+			want := int32(1)
+			if c.again {
+				want = 2
+			}
+			if ok := a.Status == 200 && a.Body == "done"; ok != c.again || c.counter.Load() != want {
+				t.Errorf("answered %d %.200s; the upstream saw %d, want %d", a.Status, a.Body, c.counter.Load(), want)
+			}
+		})
+	}
 }
