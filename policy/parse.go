@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bulkhead/policy/doctree"
+	"bulkhead/policy/limits"
 	"bulkhead/policy/seccomp"
 )
 
@@ -147,8 +148,15 @@ func (r *reader) limits(t *TenantPolicy) []field {
 		// V8 needs a few MB for an empty heap; 70 % of the 4 GiB cage is all a shard's heaps may sum to.
 		{"memory", r.bytes(&l.Memory, 8<<20, 2800<<20)},
 		{"concurrent", r.count(&l.Concurrent, 1, 100_000)},
+		{"weight", r.count(&l.Weight, 1, 10_000)},
+		{"requestBody", r.bytes(&l.RequestBody, 1<<10, 1<<40)},
+		{"responseBody", r.bytes(&l.ResponseBody, 1<<10, 1<<40)},
+		// More than a frame carries cannot reach a worker; less than 1KiB is what any browser sends.
+		{"headers", r.size(&l.HeaderBytes, 1<<10, uint64(limits.DefaultWire().HeaderBytes))},
 		{"logBytes", r.size(&l.LogBytes, 1<<10, 64<<20)},
 		{"timers", r.count(&l.Timers, 1, 1_000_000)},
+		{"pending", r.count(&l.Pending, 1, 1_000_000)},
+		{"subrequests", r.count(&l.Subrequests, 1, 100_000)},
 		{"scriptSize", r.size(&l.ScriptSize, 1<<10, 32<<20)},
 		{"eval", r.boolean(&l.Eval)},
 		{"wasm", r.boolean(&l.Wasm)},

@@ -96,6 +96,7 @@ func Preset(name string) (*Policy, error) {
 		p.Tenant.CPU = time.Second
 		p.Tenant.StartupCPU = 5 * time.Second
 		p.Tenant.LogBytes = 4 << 20
+		p.Tenant.Subrequests = 10_000
 		p.IdleEvict = time.Hour
 		// Whoever develops a worker on a laptop trusts its code; the seal is there, but what an
 		// unprivileged user cannot have does not stop the start.
@@ -106,6 +107,12 @@ func Preset(name string) (*Policy, error) {
 		p.Tenant.Memory = 64 << 20
 		p.Tenant.Concurrent = 256
 		p.Egress.Ports = []egress.Ports{{Low: 80, High: 80}, {Low: 443, High: 443}}
+		p.Tenant.RequestBody = 128 << 20
+		p.Tenant.ResponseBody = 1 << 30
+		p.Tenant.HeaderBytes = 32 << 10
+		p.Tenant.Timers = 1000
+		p.Tenant.Pending = 1024
+		p.Tenant.Subrequests = 200
 		p.IdleEvict = 5 * time.Minute
 	case "paranoid":
 		p.Profile = seccomp.Jitless
@@ -114,6 +121,12 @@ func Preset(name string) (*Policy, error) {
 		p.Tenant.Memory = 64 << 20
 		p.Tenant.Concurrent = 128
 		p.Egress.Public = false // only what the operator lists
+		p.Tenant.RequestBody = 64 << 20
+		p.Tenant.ResponseBody = 512 << 20
+		p.Tenant.HeaderBytes = 32 << 10
+		p.Tenant.Timers = 1000
+		p.Tenant.Pending = 512
+		p.Tenant.Subrequests = 50
 		p.IdleEvict = time.Minute
 	default:
 		return nil, fmt.Errorf("no preset %q: one of dev, standard, strict, paranoid", name)

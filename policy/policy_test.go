@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"bulkhead/policy/doctree"
 	"bulkhead/policy/egress"
+	"bulkhead/policy/limits"
 	"bulkhead/policy/seccomp"
 )
 
@@ -28,6 +30,9 @@ func TestPresets(t *testing.T) {
 		for what, bad := range map[string]bool{
 			"cpu": p.Tenant.CPU <= 0, "startup": p.Tenant.StartupCPU <= 0, "wall": p.Tenant.Wall <= 0, "waitUntil": p.Tenant.WaitUntil <= 0,
 			"memory": p.Tenant.Memory == 0, "concurrent": p.Tenant.Concurrent <= 0, "logs": p.Tenant.LogBytes <= 0, "timers": p.Tenant.Timers <= 0,
+			"weight": p.Tenant.Weight < 1 || p.Tenant.Weight > 10_000, "request": p.Tenant.RequestBody == 0, "response": p.Tenant.ResponseBody == 0,
+			"headers": p.Tenant.HeaderBytes <= 0 || p.Tenant.HeaderBytes > limits.DefaultWire().HeaderBytes,
+			"pending": p.Tenant.Pending <= 0, "subrequests": p.Tenant.Subrequests <= 0,
 			"script": p.Tenant.ScriptSize <= 0, "shard memory": p.Shard.Memory < p.Tenant.Memory, "tenants": p.Shard.MaxTenants < 1 || p.Shard.MaxTenants > 64,
 			"profile": !p.Profile.Valid(), "wasm without its profile": p.Tenant.Wasm && p.Profile != seccomp.JITWasm, "eval": p.Tenant.Eval, "idle": p.IdleEvict <= 0,
 		} {
@@ -141,6 +146,44 @@ func TestHashIsOfTheEffect(t *testing.T) {
 	}
 }
 
+// Each limit is a value that a document can set, that another document reads back from what is
+// written, and that changes the hash. Reflection fails on a limit nobody has given a key.
+func TestEveryLimitIsPolicy(t *testing.T) {
+	keys := map[string]string{
+		"CPU": "cpu: 51ms", "StartupCPU": "startupCpu: 2s", "Wall": "wall: 31s", "WaitUntil": "waitUntil: 31s", "Memory": "memory: 64MiB",
+		"Concurrent": "concurrent: 7", "Weight": "weight: 200", "RequestBody": "requestBody: 1.5GiB", "ResponseBody": "responseBody: 1MiB",
+		"HeaderBytes": "headers: 16KiB", "LogBytes": "logBytes: 64KiB", "Timers": "timers: 8", "Pending": "pending: 9", "Subrequests": "subrequests: 10",
+		"ScriptSize": "scriptSize: 1MiB", "Eval": "eval: true", "Wasm": "wasm: true",
+	}
+	standard := limits.DefaultTenant()
+	for f := range reflect.TypeFor[limits.Tenant]().Fields() {
+		key, ok := keys[f.Name]
+		if !ok {
+			t.Errorf("limits.Tenant.%s has no key in the policy, or none in this test", f.Name)
+			continue
+		}
+		p, err := Parse("p.yaml", []byte("profile: jit+wasm\nlimits: {"+key+"}"))
+		if err != nil {
+			t.Errorf("%s: %v", key, err)
+			continue
+		}
+		if got, old := reflect.ValueOf(p.Tenant).FieldByName(f.Name), reflect.ValueOf(standard).FieldByName(f.Name); got.Equal(old) {
+			t.Errorf("%s changes nothing: %v", key, got)
+		}
+		other := standard
+		reflect.ValueOf(&other).Elem().FieldByName(f.Name).Set(reflect.ValueOf(p.Tenant).FieldByName(f.Name))
+		if d := cmp.Diff(other, p.Tenant); d != "" {
+			t.Errorf("%s changes another limit:\n%s", key, d)
+		}
+		if name, _, _ := strings.Cut(key, ":"); !strings.Contains(string(p.YAML()), "\n  "+name+": ") {
+			t.Errorf("`bulkhead policy show` does not show %s:\n%s", name, p.YAML())
+		}
+		if back, err := Parse("p.yaml", p.YAML()); err != nil || back.Tenant != p.Tenant {
+			t.Errorf("%s does not read back: %v", key, err)
+		}
+	}
+}
+
 // Every wrong document gets a message with file, line and column, the offending line, and words
 // that lead to the remedy. Each case is: document, place, part of the message.
 func TestBadPolicies(t *testing.T) {
@@ -172,6 +215,14 @@ func TestBadPolicies(t *testing.T) {
 		{"count too small", "limits: {concurrent: 0}", "1:22", "from 1 to"},
 		{"too many tenants", "shard: {maxTenants: 65}", "1:21", "from 1 to 64"},
 		{"huge number", "limits: {timers: 99999999999999999999}", "1:18", ""},
+		{"body without unit is bytes", "limits: {requestBody: 512}", "1:23", "must be from 1KiB to 1024GiB"},
+		{"body decimal", "limits: {responseBody: 1GB}", "1:24", "KiB, MiB or GiB"},
+		{"headers beyond a frame", "limits: {headers: 128KiB}", "1:19", "from 1KiB to 64KiB"},
+		{"headers of one byte", "limits: {headers: 1}", "1:19", "from 1KiB"},
+		{"pending nothing", "limits: {pending: 0}", "1:19", "from 1 to"},
+		{"subrequests unlimited", "limits: {subrequests: -1}", "1:23", "from 1 to 100000"},
+		{"weightless", "limits: {weight: 0}", "1:18", "from 1 to 10000"},
+		{"old spelling", "limits: {requestBodies: 1MiB}", "1:10", `did you mean "requestBody"`},
 		{"switch is text", "limits: {eval: maybe}", "1:16", "true or false"},
 		{"yaml 1.1 switch", "limits: {eval: yes}", "1:16", "true or false"},
 		{"limits is a list", "limits:\n  - cpu: 5ms", "2:", "must be a mapping"},

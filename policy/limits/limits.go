@@ -8,7 +8,7 @@ package limits
 import "time"
 
 // Tenant bounds one tenant. Every field is an effective value; zero is invalid everywhere
-// (there is no "unlimited"), see Check.
+// (there is no "unlimited").
 type Tenant struct {
 	CPU          time.Duration // CPU of one invocation on the executor's thread clock
 	StartupCPU   time.Duration // CPU of compiling and evaluating the top level
@@ -19,7 +19,7 @@ type Tenant struct {
 	Weight       int           // share of the processors relative to other tenants, 1 to 10000
 	RequestBody  uint64        // body of one request, bytes
 	ResponseBody uint64        // body of one response, bytes
-	HeaderBytes  int           // flattened headers of a request or of a response, bytes
+	HeaderBytes  int           // flattened headers of a request or of a response, bytes; at most Wire.HeaderBytes
 	LogBytes     int           // log text per invocation, bytes
 	Timers       int           // timers pending at once per isolate
 	Pending      int           // operations, subrequests and waitUntil promises pending at once per isolate
