@@ -272,7 +272,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 
 	server := gateway.New(gateway.Options{
 		Lookup: registry.LookupContext, Tenants: registry.List, Pool: pool, Observer: obs, Index: opt.index, Scheme: opt.scheme,
-		MaxConns: conns,
+		MaxConns: conns, OnLog: onLog(log, opt.dev),
 	})
 	asked := make(chan struct{})
 	admin := gateway.NewAdmin(gateway.AdminOptions{

@@ -42,6 +42,9 @@ func (c *call) stopPump(flush bool) {
 		// Bytes of the body are still to come and nobody will read them as such.
 		c.g.spent.Store(true)
 	}
+	if o, ok := p.bad.(*overLimit); ok {
+		c.note("request 413", o.Error())
+	}
 }
 
 // drainTime is how long a finished response waits for the rest of its request's body.
@@ -69,6 +72,10 @@ func (c *call) respond(stream *gatewayside.Stream, head *gatewayside.Head) {
 	}
 	if length >= 0 && head.Status != http.StatusNoContent {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+	}
+	if o := c.responseOver(head, bodyless, length); o != nil {
+		c.refuseResponse(stream, o)
+		return
 	}
 	c.w.WriteHeader(head.Status)
 	switch {
@@ -110,7 +117,15 @@ func (c *call) copyResponse(stream *gatewayside.Stream, length int64) {
 	copyBuffers.Put(buf)
 	stop()
 	c.stopPump(true)
+	over, isOver := errors.AsType[*overLimit](err)
 	switch {
+	case isOver:
+		c.s.obs.Metrics.Broken()
+		c.cutResponse(stream, over)
+	case c.uploadCut():
+		// The end of the stream that was read is the cancelling's, not the response's.
+		c.s.obs.Metrics.Broken()
+		c.cut(stream, gen.Outcome_canceled)
 	case c.r.Context().Err() != nil || errors.Is(err, errClient):
 		c.gone(stream)
 	case err != nil && died(stream.Result().Outcome):
@@ -139,9 +154,13 @@ func (c *call) copyChunks(stream *gatewayside.Stream, buf []byte) (sent int64, e
 	if err := rc.Flush(); err != nil { // the head, before the first chunk is there
 		return 0, errClient
 	}
+	limit := bodyLimit(c.v.Limits.ResponseBody)
 	for {
 		n, err := stream.Read(buf)
 		if n > 0 {
+			if uint64(sent)+uint64(n) > limit {
+				return sent, &overLimit{what: "the response's body", key: "responseBody", limit: limit, use: uint64(sent) + uint64(n), least: true, size: true}
+			}
 			if _, werr := c.w.Write(buf[:n]); werr != nil {
 				if errors.Is(werr, http.ErrContentLength) {
 					return sent + int64(n), werr

@@ -20,6 +20,7 @@ type pump struct {
 	drained bool  // the client's body was read to its end; set before done is closed
 	cancel  context.CancelFunc
 	ctx     context.Context
+	limit   uint64        // bytes of the body that may be
 	room    *atomic.Int64 // of all pumps: bytes that may still be kept
 
 	// feeding is held while bytes go into the stream, by the pump or by a replay, so that they stay
@@ -54,7 +55,8 @@ func (c *call) feed(stream *gatewayside.Stream) {
 	http.NewResponseController(c.w).EnableFullDuplex()
 	c.g.SetReadDeadline(c.start.Add(c.v.Limits.Wall + c.s.opt.Grace))
 	ctx, cancel := context.WithCancel(c.r.Context())
-	p := &pump{done: make(chan struct{}), cancel: cancel, ctx: ctx, stream: stream, room: &c.s.keepRoom}
+	p := &pump{done: make(chan struct{}), cancel: cancel, ctx: ctx, stream: stream, room: &c.s.keepRoom,
+		limit: bodyLimit(c.v.Limits.RequestBody)}
 	c.pump = p
 	body := c.r.Body
 	go func() {
@@ -66,9 +68,13 @@ func (c *call) feed(stream *gatewayside.Stream) {
 }
 
 func (p *pump) run(body io.Reader, buf []byte) {
-	discarded := 0
+	discarded, received := 0, uint64(0)
 	for {
 		n, err := body.Read(buf)
+		if received += uint64(n); received > p.limit && discarded == 0 {
+			p.exceed(received)
+			return
+		}
 		if n > 0 {
 			unwanted, ok := p.send(buf[:n])
 			if !ok {
@@ -92,6 +98,14 @@ func (p *pump) run(body io.Reader, buf []byte) {
 			return
 		}
 	}
+}
+
+// exceed ends the invocation of a body that has grown too large.
+func (p *pump) exceed(received uint64) {
+	p.drop()
+	p.feeding.Lock()
+	defer p.feeding.Unlock()
+	p.bad = uploadOver(p.stream, p.limit, received)
 }
 
 // send keeps bytes and gives them to the stream. ok is false if nobody waits for them any more.

@@ -87,7 +87,7 @@ func (c *call) admit() bool {
 	own := c.stats.Running.Add(1)
 	if own > int64(max(1, c.v.Limits.Concurrent)) && c.v.Err == nil {
 		c.stats.Running.Add(-1)
-		c.shed("this worker has as many requests in flight as it may have: " + strconv.Itoa(c.v.Limits.Concurrent))
+		c.shed(c.tooMany(own))
 		return false
 	}
 	// No tenant may have more in flight than there is room left (dynamic thresholds, Choudhury and
@@ -108,6 +108,7 @@ func (c *call) admit() bool {
 
 func (c *call) shed(message string) {
 	c.stats.Count(gen.Outcome_loadShed)
+	c.note("shed", message)
 	c.answer(gen.Outcome_loadShed, message, time.Second)
 }
 
@@ -162,13 +163,7 @@ func (c *call) prepare(b *scratch) bool {
 	r := c.r
 	b.headers = appendRequestHeaders(b.headers[:0], r)
 	b.url = requestURL(b.url[:0], r, c.s.opt.Scheme)
-	if len(b.headers) > c.s.wire.HeaderBytes || len(b.url) > c.s.wire.URLBytes {
-		status := http.StatusRequestHeaderFieldsTooLarge
-		if len(b.url) > c.s.wire.URLBytes {
-			status = http.StatusRequestURITooLong
-		}
-		c.settle(gen.Outcome_loadShed)
-		c.refuse(status, gen.Outcome_loadShed, c.v.Tenant, "the request's head is too large", 0)
+	if !c.requestFits(b) {
 		return false
 	}
 	c.req = gatewayside.OpenRequest{
@@ -369,6 +364,9 @@ func (c *call) answerBadBody() bool {
 
 // judgeBody says what to answer for a body's read error; status 0 if nobody is there to read it.
 func (c *call) judgeBody(err error) (status int, message string) {
+	if o, ok := errors.AsType[*overLimit](err); ok {
+		return http.StatusRequestEntityTooLarge, o.Error()
+	}
 	// The guard's own reason: net/http replaces it in trailers. Nobody reads the connection now.
 	if m, ok := errors.AsType[*malformed](c.g.err); ok {
 		return m.status, m.message
@@ -403,6 +401,11 @@ func (c *call) refuse(status int, o gen.Outcome, tenant, message string, retryAf
 func (c *call) hasten() {
 	if c.r.ContentLength != 0 && c.pump == nil {
 		c.g.hasten(time.Now().Add(unreadBody))
+		if c.r.Close {
+			// net/http then closes at once, and what is unread would turn that into a reset that
+			// overtakes the answer.
+			c.g.spent.Store(true)
+		}
 	}
 }
 

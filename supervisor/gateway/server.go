@@ -24,6 +24,8 @@ type Options struct {
 	Tenants  func() []tenants.Info
 	Pool     *placement.Pool
 	Observer *observe.Observer
+	// OnLog is given what the gateway itself writes into tenants' logs, beside Observer.Logs; may be nil.
+	OnLog func(tenant string, line observe.Line)
 
 	Wire   limits.Wire // limits.DefaultWire()
 	Index  bool        // the index page at localhost and loopback addresses

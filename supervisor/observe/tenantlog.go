@@ -3,6 +3,7 @@ package observe
 import (
 	"container/list"
 	"context"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -45,10 +46,56 @@ type tenantLog struct {
 	seq     uint64
 	changed chan struct{} // closed at the next append, if anyone waits
 	place   *list.Element
+	notes   map[string]*noted // kind → how often in this window; nil if never
 }
+
+// noted counts the notes of one kind about one tenant.
+type noted struct {
+	since   time.Time // begin of the window
+	written int       // in the window
+	left    int       // left out since the last one written
+}
+
+// Bounds of what clients can have written into a tenant's log: it is kept short for the tenant's
+// own lines.
+const (
+	noteWindow = 10 * time.Second
+	notePerKey = 5
+)
 
 func newLogs(perTenant, total int) *Logs {
 	return &Logs{perTenant: perTenant, total: total, byName: map[string]*tenantLog{}, recent: list.New()}
+}
+
+// Note appends a line of the gateway's own about one of the tenant's requests. Of one kind, which
+// is one of a fixed few, the first in ten seconds are written; how many were left out stands in
+// the next one. It says whether line was written.
+func (l *Logs) Note(tenant, kind string, line Line) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.get(tenant)
+	n := t.notes[kind]
+	if n == nil {
+		n = &noted{}
+		if t.notes == nil {
+			t.notes = map[string]*noted{}
+		}
+		t.notes[kind] = n
+	}
+	if now := time.Now(); now.Sub(n.since) >= noteWindow {
+		n.since, n.written = now, 0
+	}
+	if n.written >= notePerKey {
+		n.left++
+		return false
+	}
+	n.written++
+	if n.left > 0 {
+		line.Text += " (" + strconv.Itoa(n.left) + " more such lines were left out before it)"
+		n.left = 0
+	}
+	l.append(t, line)
+	return true
 }
 
 // Append adds lines of one tenant, giving each its Seq. It keeps the strings.
@@ -58,7 +105,11 @@ func (l *Logs) Append(tenant string, lines ...Line) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := l.get(tenant)
+	l.append(l.get(tenant), lines...)
+}
+
+// append is Append for whoever holds l.mu.
+func (l *Logs) append(t *tenantLog, lines ...Line) {
 	l.recent.MoveToFront(t.place)
 	for _, line := range lines {
 		t.seq++
