@@ -384,6 +384,9 @@ func report(obs *observe.Observer, dev bool) func(tenants.Report) {
 			}
 			text += d.String()
 		}
+		if r.Kind == tenants.ReportBroken {
+			obs.Logs.Note(r.Tenant, "broken", observe.Line{Time: time.Now().UTC(), Level: "error", Text: r.Message + ": " + text})
+		}
 		attrs := []any{"tenant", r.Tenant}
 		if text != "" {
 			attrs = append(attrs, "diagnostics", text)

@@ -403,7 +403,7 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 	}
 	c.nextID++
 	s.id, s.tenant, s.t = c.nextID, r.Tenant, t
-	s.grace = t.limits.WaitUntil + c.opt.Grace
+	s.wall, s.grace = t.limits.Wall, t.limits.WaitUntil+c.opt.Grace
 	s.deadline.Store(time.Now().Add(t.limits.Wall + c.opt.Grace).UnixNano())
 	c.streams[s.id] = s
 	c.mu.Unlock()

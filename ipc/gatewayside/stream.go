@@ -107,6 +107,7 @@ type Stream struct {
 	id     uint64
 	tenant uint32
 	name   string        // the client's request id
+	wall   time.Duration // allowed from its opening to the response's end
 	grace  time.Duration // allowed from the response's end to done
 
 	// deadline is when the stream is ended from this side, Unix ns.
@@ -393,10 +394,18 @@ func (s *Stream) expire(now time.Time) bool {
 	s.expired = true
 	s.deadline.Store(now.Add(s.grace).UnixNano())
 	s.drop()
-	s.conclude(Result{Outcome: gen.Outcome_exceededWallTime, Message: "no end within the wall-clock limit"})
+	s.conclude(Result{Outcome: gen.Outcome_exceededWallTime, Message: s.lateness()})
 	s.c.w.begin().Abort(s.id, gen.Abort_Reason_deadline, "")
 	s.c.w.end()
 	return true
+}
+
+// lateness says which limit the stream has exceeded. Caller holds mu.
+func (s *Stream) lateness() string {
+	if s.response == bodyClosed {
+		return fmt.Sprintf("exceeded what may follow its response: no end within %d ms", s.grace.Milliseconds())
+	}
+	return fmt.Sprintf("exceeded its wall-clock limit of %d ms, and did not end when it was told to", s.wall.Milliseconds())
 }
 
 // drop forgets what was received and will be. Caller holds mu.

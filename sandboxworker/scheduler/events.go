@@ -148,7 +148,7 @@ func (x *executor) abort(t *tenant, e *event) {
 		inv.out = nil
 	}
 	if e.reason == gen.Abort_Reason_deadline {
-		x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
+		x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t, inv))
 		return
 	}
 	if e.reason == gen.Abort_Reason_clientGone {
@@ -178,8 +178,8 @@ func (x *executor) window(t *tenant, e *event) {
 	}
 }
 
-func wallMessage(t *tenant) string {
-	return fmt.Sprintf("exceeded its wall-clock limit of %d ms", t.limits.wall.Milliseconds())
+func wallMessage(t *tenant, inv *invocation) string {
+	return fmt.Sprintf("exceeded its wall-clock limit of %d ms: not done after %d ms", t.limits.wall.Milliseconds(), time.Since(inv.started).Milliseconds())
 }
 
 // deadline ends an invocation that took too long, waiting included.
@@ -194,14 +194,14 @@ func (x *executor) deadline(t *tenant, inv *invocation) {
 	if inv.fin != nil {
 		// The code was done in time, the client does not read: its result stands.
 		inv.out, inv.outEnd, inv.outAbort, inv.fin = nil, false, nil, nil
-		x.finish(inv, gen.Outcome_exceededWallTime, wallMessage(t))
+		x.finish(inv, gen.Outcome_exceededWallTime, wallMessage(t, inv))
 		return
 	}
 	if inv.ended && len(inv.out) == 0 {
-		x.kill(t, inv, gen.Outcome_ok, fmt.Sprintf("waitUntil was cut off after %d ms", t.limits.waitUntil.Milliseconds()))
+		x.kill(t, inv, gen.Outcome_ok, fmt.Sprintf("waitUntil exceeded its limit of %d ms after the response and was cut off", t.limits.waitUntil.Milliseconds()))
 		return
 	}
-	x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
+	x.kill(t, inv, gen.Outcome_exceededWallTime, wallMessage(t, inv))
 }
 
 // timers runs what is due. The clock shows the nominal time, not the real one.

@@ -69,7 +69,7 @@ func (x *executor) terminated(t *tenant, inv *invocation, out *engine.Turn) {
 	case inv == nil:
 		x.giveUp(t, gen.Outcome_exceededCpu, fmt.Sprintf("code that belongs to no request exceeded the CPU limit of %d ms: used %.1f ms", t.limits.cpu.Milliseconds(), milliseconds(out.CPU)))
 	case out.Reason == engine.ReasonWall:
-		x.stop(t, inv, gen.Outcome_exceededWallTime, wallMessage(t))
+		x.stop(t, inv, gen.Outcome_exceededWallTime, wallMessage(t, inv))
 	default:
 		x.stop(t, inv, gen.Outcome_exceededCpu, cpuMessage(inv))
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"bulkhead/ipc/gatewayside"
@@ -48,6 +49,17 @@ func (c *call) note(kind, text string) {
 	line := observe.Line{Time: c.start.UTC(), Level: gen.LogEntry_Level_error.String(), Request: c.id, Attempt: max(1, c.req.Attempt), Text: text, Version: c.v.Hash}
 	if c.s.obs.Logs.Note(c.v.Tenant, kind, line) && c.s.opt.OnLog != nil {
 		c.s.opt.OnLog(c.v.Tenant, line)
+	}
+}
+
+// noteEnd writes into the tenant's log which limit ended an invocation, or, after a good response,
+// its waitUntil. What its code threw its worker has logged.
+func (c *call) noteEnd(res gatewayside.Result) {
+	switch res.Outcome {
+	case gen.Outcome_ok, gen.Outcome_exceededCpu, gen.Outcome_exceededMemory, gen.Outcome_exceededWallTime, gen.Outcome_loadShed:
+		if line, _, _ := strings.Cut(res.Message, "\n"); line != "" {
+			c.note("end "+res.Outcome.String(), bounded(line, maxMessage))
+		}
 	}
 }
 

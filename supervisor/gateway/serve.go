@@ -265,6 +265,7 @@ func (c *call) failed(stream *gatewayside.Stream) {
 		}
 		return
 	}
+	c.noteEnd(res)
 	c.settle(res.Outcome)
 	retry := time.Duration(0)
 	if res.Outcome == gen.Outcome_loadShed {
@@ -321,10 +322,12 @@ func (c *call) finish(stream *gatewayside.Stream, instead gen.Outcome) {
 }
 
 func (c *call) conclude(stream *gatewayside.Stream, instead gen.Outcome) {
-	o := stream.Result().Outcome
+	res := stream.Result()
+	o := res.Outcome
 	if c.over && died(o) {
 		c.s.obs.Metrics.Interrupted(interruptedWaitUntil)
 	}
+	c.noteEnd(res)
 	if instead != gen.Outcome_unknown {
 		o = instead
 	}
