@@ -48,6 +48,7 @@ import (
 const (
 	tenantsDir = "/tenants"
 	configDir  = "/config"
+	dataDir    = "/data"
 )
 
 func main() {
@@ -240,7 +241,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	var err error
 	registry, err = tenants.Open(ctx, tenants.Config{
 		Roots: roots, Bundle: tenants.SealedBundler(client, 0), Policy: pol, Dev: opt.dev, Only: opt.only,
-		Report: report(obs, opt.dev), Concurrency: boot.MaxBundlers,
+		Report: report(obs, opt.dev), Concurrency: boot.MaxBundlers, BundleDir: bundleDir(boot, log),
 	})
 	if err != nil {
 		return err
@@ -250,15 +251,15 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	registry.OnChange(func(id string) {
 		changing.Lock()
 		defer changing.Unlock()
-		now := current(registry, id)
+		now, known := registry.Current(id)
 		pool.Retire(id, now)
-		if now == nil {
+		if !known {
 			obs.Metrics.Forget(id)
 		}
 	})
 	obs.Metrics.SetGauges(func() observe.Gauges {
 		g := pool.Gauges()
-		g.TenantsKnown = len(registry.List())
+		g.TenantsKnown = registry.Len()
 		return g
 	})
 
@@ -271,7 +272,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	}
 
 	server := gateway.New(gateway.Options{
-		Lookup: registry.LookupContext, Tenants: registry.List, Pool: pool, Observer: obs, Index: opt.index, Scheme: opt.scheme,
+		Lookup: registry.LookupContext, Tenants: registry.List, Known: registry.Known, Len: registry.Len, Pool: pool, Observer: obs, Index: opt.index, Scheme: opt.scheme,
 		MaxConns: conns, OnLog: onLog(log, opt.dev),
 	})
 	asked := make(chan struct{})
@@ -335,16 +336,18 @@ func untilStopped(client *orders.Client, asked <-chan struct{}, failed <-chan er
 	}
 }
 
-// current is the version that serves a tenant now, nil if there is no such tenant any more. It
-// does not wait for one that is being built.
-func current(r *tenants.Registry, id string) *tenants.Version {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	v, ok := r.Get(ctx, id)
-	if !ok {
-		return nil
+// bundleDir is where bundles go that do not fit in memory, or "" where the gateway can write
+// nowhere: then they are made anew when they are wanted.
+func bundleDir(b orders.Boot, log *slog.Logger) string {
+	if b.DataPath == "" {
+		return ""
 	}
-	return v
+	dir := filepath.Join(dataDir, "bundles")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		log.Warn("bundles that do not fit in memory are made anew: the data directory is not the gateway's to write", "data", b.DataPath, "error", err.Error())
+		return ""
+	}
+	return dir
 }
 
 // onLog shows tenants' logs on the terminal in dev.

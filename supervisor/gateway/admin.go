@@ -118,7 +118,7 @@ func (a *Admin) status(w http.ResponseWriter, _ *http.Request) {
 	st := Status{Preset: p.Preset, PolicyHash: p.Hash(), UptimeSeconds: time.Since(a.start).Seconds(), Draining: s.draining.Load(),
 		Rootless: b.Rootless, Degraded: append([]string{}, b.Degraded...), LauncherPID: b.LauncherPID, Generation: b.Generation,
 		Listen: []string{}, TenantRoots: append([]string{}, b.TenantRoots...), Running: s.running.Load(), Connections: s.conns.Load(),
-		Tenants: len(s.opt.Tenants()), Loaded: g.TenantsLoaded, Shards: g.Shards, Spares: g.Spares, Incidents: len(s.obs.Incidents.List())}
+		Tenants: s.opt.Len(), Loaded: g.TenantsLoaded, Shards: g.Shards, Spares: g.Spares, Incidents: len(s.obs.Incidents.List())}
 	for _, l := range b.Listeners {
 		st.Listen = append(st.Listen, l.Addr)
 	}
@@ -191,11 +191,7 @@ func (a *Admin) policy(w http.ResponseWriter, _ *http.Request) {
 // until the operator leaves.
 func (a *Admin) logs(w http.ResponseWriter, r *http.Request) {
 	tenant := r.PathValue("tenant")
-	known := false
-	for _, t := range a.opt.Server.opt.Tenants() {
-		known = known || t.ID == tenant
-	}
-	if !known {
+	if !a.opt.Server.opt.Known(tenant) {
 		adminError(w, http.StatusNotFound, "no tenant "+strconv.Quote(tenant))
 		return
 	}

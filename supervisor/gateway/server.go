@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,8 @@ type Options struct {
 	Lookup func(ctx context.Context, host, path string) (*tenants.Version, bool)
 	// Tenants lists what is known, for the index page and the admin API.
 	Tenants  func() []tenants.Info
+	Known    func(id string) bool // whether Tenants lists it; may be nil
+	Len      func() int           // how many it lists; may be nil
 	Pool     *placement.Pool
 	Observer *observe.Observer
 	// OnLog is given what the gateway itself writes into tenants' logs, beside Observer.Logs; may be nil.
@@ -41,6 +44,14 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.Wire == (limits.Wire{}) {
 		o.Wire = limits.DefaultWire()
+	}
+	if o.Known == nil {
+		o.Known = func(id string) bool {
+			return slices.ContainsFunc(o.Tenants(), func(t tenants.Info) bool { return t.ID == id })
+		}
+	}
+	if o.Len == nil {
+		o.Len = func() int { return len(o.Tenants()) }
 	}
 	if o.Scheme == "" {
 		o.Scheme = "http"

@@ -105,7 +105,7 @@ func TestLostNotificationsDoNotRebuildEverybody(t *testing.T) {
 		t.Errorf("%d builds after overflows without a change", n)
 	}
 	e := h.entry("t7") // its notification is what was lost
-	_ = h.watch.fs.Remove(e.folder)
+	_ = h.watch.fs.Remove(h.folder(e))
 	h.put("t7", "changed")
 	lose()
 	h.eventually("the change is found", func() bool { return h.get("t7.localhost", "/") == "changed" })
@@ -117,7 +117,9 @@ func TestDirectoriesThatComeAndGo(t *testing.T) {
 	h.get("a.localhost", "/")
 	e := h.entry("a")
 	h.watch.mu.Lock()
-	h.watch.dirs[e] = maxWatchedDirs // as after months of work
+	for i := range maxWatchedDirs - 1 { // as after months of work
+		h.watch.known[e].dirs = append(h.watch.known[e].dirs, fmt.Sprint("gone", i))
+	}
 	h.watch.mu.Unlock()
 	if err := os.Mkdir(filepath.Join(h.roots[0], "a", "dist"), 0o755); err != nil {
 		t.Fatal(err)
@@ -125,7 +127,7 @@ func TestDirectoriesThatComeAndGo(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	h.watch.mu.Lock()
 	defer h.watch.mu.Unlock()
-	if _, polled := h.watch.polled[e]; polled {
+	if h.watch.known[e].polled {
 		t.Error("the folder is polled")
 	}
 }
@@ -190,7 +192,7 @@ func TestAThousandReloads(t *testing.T) {
 	h := start(t, Config{}, map[string]string{"a": "0"})
 	for i := range 1000 {
 		e := h.entry("a")
-		v := &Version{Tenant: "a", Hash: fmt.Sprint(i), Bundle: make([]byte, 1<<10), Limits: h.cfg.Policy.Tenant}
+		v := &Version{Tenant: "a", Hash: fmt.Sprint(i), code: h.shelf.add(fmt.Sprint("a-", i), make([]byte, 1<<10), nil), Limits: h.cfg.Policy.Tenant}
 		h.publish(e, v, 0)
 		if i%3 == 0 {
 			h.Started(v)

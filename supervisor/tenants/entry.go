@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,65 +24,80 @@ import (
 
 const outcomeNotLoaded = gen.Outcome_notLoaded
 
-// entry is one tenant over time.
+// entry is one tenant over time. There may be a hundred thousand of them of whom nobody ever asks, so
+// what only those need that were built is apart, in life.
 type entry struct {
-	id     string
-	root   int
-	folder string
-	ctx    context.Context // ends when the folder is gone or the registry ends
-	remove context.CancelFunc
+	id   string
+	root int
 
 	current atomic.Pointer[Version] // what Lookup answers; nil until the first build
-	ready   chan struct{}           // closed with the first build, or when the tenant goes
+	used    atomic.Uint32           // Registry.clock at the last Lookup
+	asleep  atomic.Bool             // not watched, although it was built
+	gone    atomic.Bool             // its folder is gone
 
-	mu       sync.Mutex
-	claims   []manifest.Route // guarded by mu
-	good     *Version         // guarded by mu: the last that could be bundled and was not rejected
-	started  *Version         // guarded by mu: the last a shard has started
-	broken   *StartError      // guarded by mu: why the newest is not the current one
-	rejected map[string]bool  // guarded by mu: hashes that failed to start since the folder last changed
-	building bool             // guarded by mu
-	again    bool             // guarded by mu: it changed while it was being built
-	watched  bool             // guarded by mu: set up once, by the first build
-	closed   bool             // guarded by mu: ready is closed
-	timer    *time.Timer      // guarded by mu: debounce
-	rest     time.Time        // guarded by mu: no build before, so that the others get the bundlers
-	failures int              // guarded by mu: of the machinery, in a row
-	print    uint64           // guarded by mu: fingerprint when notifications were lost last
-	since    time.Time        // guarded by mu: first change the timer waits for
+	mu     sync.Mutex
+	claims []manifest.Route // guarded by mu
+	*life                   // guarded by mu; nil before the first build
 }
 
-func newEntry(ctx context.Context, id string, root int, folder string) *entry {
-	e := &entry{id: id, root: root, folder: folder, ready: make(chan struct{}), rejected: map[string]bool{}}
-	e.ctx, e.remove = context.WithCancel(ctx)
-	context.AfterFunc(e.ctx, e.markReady)
-	return e
+// life is what an entry has from its first build on. Guarded by the entry's mu.
+type life struct {
+	good     *Version           // the last that could be bundled and was not rejected
+	started  *Version           // the last a shard has started
+	broken   *StartError        // why the newest is not the current one
+	rejected map[string]bool    // hashes that failed to start since the folder last changed; nil for none
+	building bool               //
+	again    bool               // it changed while it was being built
+	watched  bool               // set up once, by the first build
+	done     chan struct{}      // closed with the running build; nil if none ever ran
+	cancel   context.CancelFunc // ends the running build
+	waking   chan struct{}      // closed when it is watched again; nil if nobody woke it
+	timer    *time.Timer        // debounce
+	rest     time.Time          // no bundler before, so that the others get them
+	failures int                // of the machinery, in a row
+	print    uint64             // fingerprint before the last build
+	since    time.Time          // first change the timer waits for
 }
 
-func (e *entry) markReady() {
+// lively returns the entry's life, begun if need be. Caller holds mu.
+func (e *entry) lively() *life {
+	if e.life == nil {
+		e.life = &life{}
+	}
+	return e.life
+}
+
+// remove ends what goes on for a tenant whose folder is gone, and returns the versions it had.
+func (e *entry) remove() []*Version {
+	e.gone.Store(true)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.closed {
-		e.closed = true
-		close(e.ready)
+	if e.life == nil {
+		return nil
 	}
+	if e.cancel != nil {
+		e.cancel()
+	}
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	return e.versions()
+}
+
+// versions are those that may be served, now or again. Caller holds mu.
+func (e *entry) versions() (out []*Version) {
+	for _, v := range []*Version{e.current.Load(), e.good, e.started} {
+		if v != nil && v.code != nil && !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 func (e *entry) routes() []manifest.Route {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.claims
-}
-
-// setRoutes says whether they changed.
-func (e *entry) setRoutes(rs []manifest.Route) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if slices.Equal(e.claims, rs) {
-		return false
-	}
-	e.claims = rs
-	return true
 }
 
 func (e *entry) patterns() []string {
@@ -92,86 +108,81 @@ func (e *entry) patterns() []string {
 	return out
 }
 
-// readRoutes takes the routes from the manifest before anything is built. What is wrong with the
-// manifest is reported by the build.
-func (e *entry) readRoutes() {
-	root, m, err := openFolder(e.folder)
-	if root != nil {
-		defer root.Close()
-	}
-	if err == nil {
-		e.setRoutes(m.Routes)
-	}
-}
-
 func (e *entry) info() Info {
 	i := Info{ID: e.id, Root: e.root, State: "idle", Routes: e.patterns()}
 	v := e.current.Load()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case v == nil && e.building:
+	case v == nil && e.life != nil && e.building:
 		i.State = "pending"
 	case v == nil:
 	case v.Err != nil:
 		i.State, i.Err, i.Made = "failed", v.Err, v.Made
 	default:
 		i.State, i.Version, i.Made = "ready", v.Hash, v.Made
-		if e.broken != nil {
+		if e.life != nil && e.broken != nil {
 			i.State, i.Err = "stale", e.broken
 		}
 	}
 	return i
 }
 
-// build has the tenant built; if it is being built, once more after that.
-func (r *Registry) build(e *entry) {
+// ensure has the tenant built if it is not being built. The channel is closed when that is over.
+func (r *Registry) ensure(e *entry) <-chan struct{} {
 	e.mu.Lock()
-	if e.building {
-		e.again = true
-		e.mu.Unlock()
-		return
+	if e.life != nil && e.building {
+		defer e.mu.Unlock()
+		return e.done
 	}
-	e.building = true
 	e.mu.Unlock()
-	r.wg.Go(func() {
-		for {
-			e.mu.Lock()
-			rest := time.Until(e.rest)
-			e.mu.Unlock()
-			if rest > 0 {
-				select {
-				case <-time.After(rest):
-				case <-e.ctx.Done():
-				}
-			}
-			select {
-			case r.slots <- struct{}{}:
-			case <-e.ctx.Done():
-			}
-			if e.ctx.Err() != nil {
-				e.mu.Lock()
-				e.building = false
-				e.mu.Unlock()
-				return
-			}
-			begin := time.Now()
-			r.buildOnce(e)
-			<-r.slots
-			e.mu.Lock()
-			if !r.cfg.Dev {
-				// Who changes all the time gets a bundler half of the time, not all of it.
-				e.rest = time.Now().Add(min(time.Since(begin), maxRest))
-			}
-			if !e.again {
-				e.building = false
-				e.mu.Unlock()
-				return
-			}
-			e.again = false
-			e.mu.Unlock()
+	return r.build(e)
+}
+
+// build has the tenant built; if it is being built, once more after that. The channel is closed
+// when the build that runs now is over.
+func (r *Registry) build(e *entry) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := e.lively()
+	if l.building {
+		l.again = true
+		return l.done
+	}
+	l.done = make(chan struct{})
+	if e.gone.Load() || r.ctx.Err() != nil {
+		close(l.done)
+		return l.done
+	}
+	var ctx context.Context
+	ctx, l.cancel = context.WithCancel(r.ctx)
+	l.building = true
+	r.wg.Go(func() { r.builds(ctx, e) })
+	return l.done
+}
+
+// builds builds until there is no change left that no build has seen.
+func (r *Registry) builds(ctx context.Context, e *entry) {
+	for {
+		if ctx.Err() == nil {
+			r.buildOnce(ctx, e)
 		}
-	})
+		e.mu.Lock()
+		done, over := e.done, !e.again || ctx.Err() != nil
+		e.again = false
+		if over {
+			e.building = false
+			e.cancel()
+			e.cancel = nil
+		} else {
+			e.done = make(chan struct{})
+		}
+		e.mu.Unlock()
+		close(done)
+		if over {
+			return
+		}
+	}
 }
 
 const (
@@ -192,23 +203,26 @@ func (r *Registry) retryLater(e *entry, failed bool) {
 	}
 	wait := min(retryFirst<<min(e.failures, 10), retryLast)
 	e.failures++
-	time.AfterFunc(wait, func() {
-		if e.ctx.Err() == nil {
-			r.build(e)
-		}
-	})
+	time.AfterFunc(wait, func() { r.build(e) })
 }
 
 // buildOnce reads, bundles and publishes.
-func (r *Registry) buildOnce(e *entry) {
+func (r *Registry) buildOnce(ctx context.Context, e *entry) {
 	// Watched before it is read: a change in between is then seen by the watcher.
 	r.watch.watch(e)
+	print := fingerprint(r.folder(e))
+	e.mu.Lock()
+	e.print = print
+	e.mu.Unlock()
 	begin := time.Now()
-	v, m, warnings := r.make(e)
-	if e.ctx.Err() != nil {
+	v, m, warnings := r.make(ctx, e)
+	if ctx.Err() != nil {
+		if v.code != nil {
+			r.shelf.forget(v.code)
+		}
 		return
 	}
-	if m != nil && e.setRoutes(m.Routes) {
+	if m != nil && r.setRoutes(e, m.Routes) {
 		r.retable()
 	}
 	v.Routes = e.patterns()
@@ -219,9 +233,45 @@ func (r *Registry) buildOnce(e *entry) {
 	r.publish(e, v, time.Since(begin))
 }
 
+// bundle makes the folder's bundle: in a sealed bundler, when one is free, or of the one file that
+// is a bundle by itself. Where few tenants are built at the start, the bundler looks at each: it
+// says more, and sooner, of what is wrong.
+func (r *Registry) bundle(ctx context.Context, e *entry, root *os.Root, m *manifest.Manifest) (BundleOutput, error) {
+	if !r.cfg.Dev && r.Len() > r.cfg.Eager {
+		read := func(name string) ([]byte, error) { return manifest.ReadFile(root, name, maxPlain) }
+		if out, ok := plain(read, m); ok {
+			return out, nil
+		}
+	}
+	e.mu.Lock()
+	rest := time.Until(e.rest)
+	e.mu.Unlock()
+	if rest > 0 {
+		select {
+		case <-time.After(rest):
+		case <-ctx.Done():
+		}
+	}
+	select {
+	case r.slots <- struct{}{}:
+	case <-ctx.Done():
+		return BundleOutput{}, ctx.Err()
+	}
+	begin := time.Now()
+	out, err := r.cfg.Bundle(ctx, e.root, e.id)
+	<-r.slots
+	if !r.cfg.Dev {
+		e.mu.Lock()
+		// Who changes all the time gets a bundler half of the time, not all of it.
+		e.rest = time.Now().Add(min(time.Since(begin), maxRest))
+		e.mu.Unlock()
+	}
+	return out, err
+}
+
 // make builds a version from the folder as it is now.
-func (r *Registry) make(e *entry) (*Version, *manifest.Manifest, []Diagnostic) {
-	root, m, err := openFolder(e.folder)
+func (r *Registry) make(ctx context.Context, e *entry) (*Version, *manifest.Manifest, []Diagnostic) {
+	root, m, err := openFolder(r.folder(e))
 	if root != nil {
 		defer root.Close()
 	}
@@ -232,7 +282,7 @@ func (r *Registry) make(e *entry) (*Version, *manifest.Manifest, []Diagnostic) {
 	for _, w := range m.Warnings {
 		warnings = append(warnings, fromDoc(w))
 	}
-	out, err := r.cfg.Bundle(e.ctx, e.root, e.id)
+	out, err := r.bundle(ctx, e, root, m)
 	if err != nil {
 		v := r.failed(e, StepBundle, []Diagnostic{{Message: err.Error()}})
 		v.machinery = true
@@ -246,7 +296,8 @@ func (r *Registry) make(e *entry) (*Version, *manifest.Manifest, []Diagnostic) {
 	if d := refuse(out, t); d != nil {
 		return r.failed(e, StepBundle, []Diagnostic{*d}), m, warnings
 	}
-	v := &Version{Tenant: e.id, Limits: t.Limits, Profile: t.Profile, Dev: r.cfg.Dev, Made: time.Now(), folder: e.folder, maps: newMapper()}
+	v := &Version{Tenant: e.id, Limits: t.Limits, Profile: t.Profile, Dev: r.cfg.Dev, Made: time.Now(), folder: r.folder(e), maps: newMapper(), again: r.again}
+
 	for _, x := range m.Env {
 		v.Env = append(v.Env, EnvVar(x))
 	}
@@ -257,9 +308,15 @@ func (r *Registry) make(e *entry) (*Version, *manifest.Manifest, []Diagnostic) {
 		}
 		out.Modules[i].SourceMap = nil
 	}
-	if v.Bundle, err = EncodeBundle(out.Main, out.Modules); err != nil {
+	if len(v.maps.names) == 0 && out.Main == "/"+m.Main {
+		v.maps.plain = out.Main
+	}
+	b, err := EncodeBundle(out.Main, out.Modules)
+	if err != nil {
 		return r.failed(e, StepBundle, []Diagnostic{{Message: err.Error()}}), m, warnings
 	}
+	v.code = r.shelf.add(e.id+"-"+v.Hash, b, v.maps.packed)
+	v.maps.packed = nil
 	return v, m, warnings
 }
 
@@ -308,6 +365,8 @@ func short(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:8]) }
 // publish makes v the current version, or keeps the last good one if v is broken.
 func (r *Registry) publish(e *entry, v *Version, took time.Duration) {
 	e.mu.Lock()
+	e.lively()
+	before := e.versions()
 	old := e.current.Load()
 	change := true
 	switch {
@@ -331,8 +390,8 @@ func (r *Registry) publish(e *entry, v *Version, took time.Duration) {
 			e.good = v
 		}
 	}
+	r.keep(e, append(before, v))
 	e.mu.Unlock()
-	e.markReady()
 	switch {
 	case v.Err != nil:
 		r.reportBroken(e, v.Err, !change)
@@ -341,6 +400,25 @@ func (r *Registry) publish(e *entry, v *Version, took time.Duration) {
 	}
 	if change {
 		r.changed(e.id)
+	}
+}
+
+// keep lets the code go of versions that cannot serve any more. What was made once more, because
+// it was no longer in memory, goes to the version that had it first. Caller holds e.mu.
+func (r *Registry) keep(e *entry, all []*Version) {
+	now := e.versions()
+	for _, v := range all {
+		if v.code == nil || slices.Contains(now, v) {
+			continue
+		}
+		for _, other := range now {
+			if other.Hash == v.Hash {
+				if b, maps := r.shelf.get(v.code); b != nil {
+					r.shelf.fill(other.code, b, maps)
+				}
+			}
+		}
+		r.shelf.forget(v.code)
 	}
 }
 
@@ -365,6 +443,7 @@ func (r *Registry) Reject(v *Version, outcome gen.Outcome, d Diagnostic, stack s
 		return &gone
 	}
 	e.mu.Lock()
+	e.lively()
 	if now := e.current.Load(); now == nil || now.Hash != v.Hash || now.Err != nil {
 		e.mu.Unlock() // it was replaced, or rejected, in the meantime
 		if now != nil {
@@ -381,18 +460,23 @@ func (r *Registry) Reject(v *Version, outcome gen.Outcome, d Diagnostic, stack s
 		gone.Err = serr
 		return &gone
 	}
+	before := e.versions()
+	if e.rejected == nil {
+		e.rejected = map[string]bool{}
+	}
 	e.rejected[v.Hash] = true
 	var next *Version
-	if prev := e.started; prev != nil && prev.Hash != v.Hash && !r.cfg.Dev {
+	if prev := e.started; prev != nil && prev.Hash != v.Hash && !r.cfg.Dev && (prev.code == nil || prev.code.kept()) {
 		next = prev
 		e.good, e.broken = prev, serr
 	} else {
 		bad := *v
-		bad.Err, bad.Bundle, bad.Hash = serr, nil, ""
+		bad.Err, bad.Bundle, bad.code, bad.Hash = serr, nil, nil, ""
 		next = &bad
 		e.good = nil
 	}
 	e.current.Store(next)
+	r.keep(e, before)
 	e.mu.Unlock()
 	r.reportBroken(e, serr, next.Err == nil)
 	r.changed(e.id)
@@ -405,8 +489,11 @@ func (r *Registry) Started(v *Version) {
 	if e := r.entry(v.Tenant); e != nil {
 		e.mu.Lock()
 		defer e.mu.Unlock()
+		e.lively()
 		if now := e.current.Load(); now != nil && now.Hash == v.Hash {
-			e.started = v
+			before := e.versions()
+			e.started = now
+			r.keep(e, before)
 		}
 	}
 }

@@ -12,7 +12,11 @@
 // routes: who had a host first keeps all of it.
 //
 // Invariants:
-//   - Lookup takes no lock. It waits only for a tenant that has no version yet, and not for long.
+//   - Lookup takes no lock. It waits only for a tenant that has no version yet, or was asleep and
+//     has changed, and not for long.
+//   - What a tenant costs that nobody asks for is its name and little more: no watch, no open file,
+//     no code. Watches and code of those that were asked for are bounded over all of them, and the
+//     least recently used give theirs back first.
 //   - At most one build per tenant and Config.Concurrency builds in all run at a time.
 //   - A published Version never changes. A change that cannot be bundled or started replaces the
 //     running version only in dev, where the error is the answer its author waits for; elsewhere
@@ -26,7 +30,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +56,11 @@ type Config struct {
 	Only   string // if set, no other tenant is seen
 
 	Report func(Report) // what people should know; may be nil. Called from many goroutines.
+
+	BundleMemory int    // bytes of bundles and source maps kept in memory; 0 means 512 MiB
+	BundleDisk   int    // bytes of those kept in BundleDir; 0 means 4 GiB
+	BundleDir    string // a directory of the registry's own for what does not fit in memory; "": there is none
+	MaxWatches   int    // directories watched at a time over all tenants; 0 means 16384
 
 	Concurrency int           // builds at a time; 0 means 2
 	Eager       int           // with at most so many tenants all are built at once at the start, else at their first request; 0 means 256
@@ -99,16 +108,25 @@ type Info struct {
 // Registry holds the tenants of a host.
 type Registry struct {
 	cfg   Config
-	slots chan struct{} // one token per running build
+	ctx   context.Context // Open's
+	slots chan struct{}   // one token per running build
 	table atomic.Pointer[table]
 	pol   atomic.Pointer[policy.Policy]
 	wg    sync.WaitGroup
 	watch *watcher
+	shelf *shelf
+
+	ids   sync.Map      // tenant id → *entry
+	count atomic.Int64  // of ids
+	clock atomic.Uint32 // ticks of Config.PollEvery, for "least recently used"
+
+	scan   sync.Mutex  // one look at the roots at a time
+	looked []time.Time // guarded by scan: each root's time of change at the last look, zero if it has to be looked at again
 
 	mu      sync.Mutex
-	entries map[string]*entry // guarded by mu
-	hooks   []func(string)    // guarded by mu
-	told    map[uint64]bool   // guarded by mu: hashes of things reported once
+	claimed map[*entry]bool // guarded by mu: entries that want routes
+	hooks   []func(string)  // guarded by mu
+	told    map[uint64]bool // guarded by mu: hashes of things reported once
 }
 
 // Open finds the tenants and begins to build and watch them; it returns before the first is
@@ -122,19 +140,27 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 	cfg.PendingWait = cmp.Or(cfg.PendingWait, 20*time.Second)
 	cfg.Debounce = cmp.Or(cfg.Debounce, 60*time.Millisecond)
 	cfg.PollEvery = cmp.Or(cfg.PollEvery, 2*time.Second)
-	r := &Registry{cfg: cfg, slots: make(chan struct{}, cfg.Concurrency), entries: map[string]*entry{}, told: map[uint64]bool{}}
+	cfg.MaxWatches = cmp.Or(cfg.MaxWatches, 16<<10)
+	shelf, err := newShelf(cmp.Or(cfg.BundleMemory, 512<<20), cmp.Or(cfg.BundleDisk, 4<<30), cfg.BundleDir)
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{cfg: cfg, ctx: ctx, slots: make(chan struct{}, cfg.Concurrency), shelf: shelf, claimed: map[*entry]bool{}, told: map[uint64]bool{},
+		looked: make([]time.Time, len(cfg.Roots))}
 	r.pol.Store(cfg.Policy)
 	empty, _ := buildTable(nil, nil)
 	r.table.Store(empty)
 	r.watch = newWatcher(r)
 	for i, dir := range cfg.Roots {
-		if _, err := os.ReadDir(dir); err != nil {
+		if f, err := os.Open(dir); err != nil {
 			r.watch.close()
 			return nil, fmt.Errorf("tenants: read root %d (%s): %w", i, dir, err)
+		} else {
+			_ = f.Close() // it was only to be seen that it can be read
 		}
 	}
 	r.watch.start(ctx)
-	r.rescan(ctx)
+	r.rescan()
 	return r, nil
 }
 
@@ -190,14 +216,31 @@ func (r *Registry) Lookup(host, path string) (*Version, bool) {
 
 // LookupContext is Lookup that stops waiting when ctx ends.
 func (r *Registry) LookupContext(ctx context.Context, host, path string) (*Version, bool) {
-	e := r.table.Load().find(host, path)
+	e := r.find(host, path)
 	if e == nil {
 		return nil, false
 	}
-	if v := e.current.Load(); v != nil {
+	// Written once a tick: what all requests write is slow for all.
+	if now := r.clock.Load(); e.used.Load() != now {
+		e.used.Store(now)
+	}
+	switch v := e.current.Load(); {
+	case v == nil:
+		return r.first(ctx, e), true
+	case e.asleep.Load():
+		return r.wake(ctx, e), true
+	default:
 		return v, true
 	}
-	return r.first(ctx, e), true
+}
+
+// find returns the tenant that answers for a Host header (or :authority) and a path, or nil.
+func (r *Registry) find(host, path string) *entry {
+	host = normalHost(host)
+	if id, ok := strings.CutSuffix(host, localSuffix); ok {
+		return r.entry(id)
+	}
+	return r.table.Load().find(host, path)
 }
 
 // Get returns the version of a tenant by id, as Lookup does.
@@ -205,32 +248,68 @@ func (r *Registry) Get(ctx context.Context, id string) (*Version, bool) {
 	return r.LookupContext(ctx, id+localSuffix, "/")
 }
 
+// Current returns the version of a tenant as it is now, without building or waiting: nil if it was
+// never built. It says whether there is such a tenant.
+func (r *Registry) Current(id string) (*Version, bool) {
+	e := r.entry(id)
+	if e == nil {
+		return nil, false
+	}
+	return e.current.Load(), true
+}
+
+// Known says whether there is a tenant of this id.
+func (r *Registry) Known(id string) bool { return r.entry(id) != nil }
+
+// Len is the number of tenants.
+func (r *Registry) Len() int { return int(r.count.Load()) }
+
 // first has a tenant built that never was, and waits for it.
 func (r *Registry) first(ctx context.Context, e *entry) *Version {
-	r.build(e)
-	timer := time.NewTimer(r.cfg.PendingWait)
-	defer timer.Stop()
 	why := ""
-	select {
-	case <-e.ready:
+	switch err := r.await(ctx, r.ensure(e)); {
+	case err == nil:
 		if v := e.current.Load(); v != nil {
 			return v
 		}
 		why = "the tenant was removed"
-	case <-ctx.Done():
-		why = "the client did not wait for the bundle"
-	case <-timer.C:
+	case errors.Is(err, errPatience):
 		why = fmt.Sprintf("the tenant is still being bundled after %s; try again", r.cfg.PendingWait)
+	default:
+		why = "the client did not wait for the bundle"
 	}
 	return r.failed(e, StepBundle, []Diagnostic{{Message: why}})
 }
 
+// wake watches a folder again that nobody had asked for in a while, and waits for a build if it has
+// changed since: code that was replaced long ago must not answer once more.
+func (r *Registry) wake(ctx context.Context, e *entry) *Version {
+	// Whoever does not wait gets what served last.
+	_ = r.await(ctx, r.watch.wake(e))
+	return e.current.Load()
+}
+
+var errPatience = errors.New("it took too long")
+
+// await waits for done, at most Config.PendingWait.
+func (r *Registry) await(ctx context.Context, done <-chan struct{}) error {
+	timer := time.NewTimer(r.cfg.PendingWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return errPatience
+	}
+}
+
 // List returns all tenants, sorted by id.
 func (r *Registry) List() []Info {
-	all := r.sorted()
-	out := make([]Info, len(all))
-	for i, e := range all {
-		out[i] = e.info()
+	out := make([]Info, 0, r.Len())
+	for e := range r.all() {
+		out = append(out, e.info())
 	}
 	slices.SortFunc(out, func(a, b Info) int { return strings.Compare(a.ID, b.ID) })
 	return out
@@ -249,7 +328,7 @@ func (r *Registry) Rebuild(id string) bool {
 // SetPolicy replaces the policy: tenants whose limits or profile it changes get a new version.
 func (r *Registry) SetPolicy(p *policy.Policy) {
 	old := r.pol.Swap(p)
-	for _, e := range r.sorted() {
+	for e := range r.all() {
 		if e.current.Load() != nil && old.For(e.id) != p.For(e.id) {
 			r.build(e)
 		}
@@ -257,116 +336,21 @@ func (r *Registry) SetPolicy(p *policy.Policy) {
 }
 
 func (r *Registry) entry(id string) *entry {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.entries[id]
+	if e, ok := r.ids.Load(id); ok {
+		return e.(*entry)
+	}
+	return nil
 }
 
-// sorted returns the entries by root, then id: the order in which they may claim routes.
-func (r *Registry) sorted() []*entry {
-	r.mu.Lock()
-	out := make([]*entry, 0, len(r.entries))
-	for _, e := range r.entries {
-		out = append(out, e)
-	}
-	r.mu.Unlock()
-	slices.SortFunc(out, func(a, b *entry) int {
-		return cmp.Or(cmp.Compare(a.root, b.root), strings.Compare(a.id, b.id))
-	})
-	return out
-}
-
-// rescan makes the entries what the roots hold.
-func (r *Registry) rescan(ctx context.Context) {
-	found := map[string]int{}
-	for root, dir := range r.cfg.Roots {
-		list, err := os.ReadDir(dir)
-		if err != nil {
-			r.once(Report{Kind: ReportWatch, Message: fmt.Sprintf("cannot read the tenants' directory: %v; its tenants are kept as they were", err)})
-			for _, e := range r.sorted() {
-				if e.root == root {
-					found[e.id] = root
-				}
-			}
-			continue
-		}
-		for _, d := range list {
-			r.consider(found, root, dir, d)
-		}
-	}
-	var fresh, gone []*entry
-	r.mu.Lock()
-	for id, e := range r.entries {
-		if root, ok := found[id]; !ok || root != e.root {
-			gone = append(gone, e)
-			delete(r.entries, id)
-		}
-	}
-	for id, root := range found {
-		if r.entries[id] == nil {
-			e := newEntry(ctx, id, root, filepath.Join(r.cfg.Roots[root], id))
-			r.entries[id] = e
-			fresh = append(fresh, e)
-		}
-	}
-	total := len(r.entries)
-	r.mu.Unlock()
-	if len(fresh)+len(gone) == 0 {
-		return
-	}
-	for _, e := range gone {
-		e.remove()
-		r.watch.forget(e)
-	}
-	for _, e := range fresh {
-		e.readRoutes()
-	}
-	r.retable()
-	for _, e := range gone {
-		r.report(Report{Kind: ReportGone, Tenant: e.id, Message: "its folder is gone"})
-		r.changed(e.id)
-	}
-	slices.SortFunc(fresh, func(a, b *entry) int { return strings.Compare(a.id, b.id) })
-	for _, e := range fresh {
-		r.report(Report{Kind: ReportFound, Tenant: e.id, Message: "found"})
-		if total <= r.cfg.Eager {
-			r.build(e)
-		}
+// all yields the entries in no order.
+func (r *Registry) all() iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		r.ids.Range(func(_, e any) bool { return yield(e.(*entry)) })
 	}
 }
 
-// consider decides whether a directory entry of a root is a tenant.
-func (r *Registry) consider(found map[string]int, root int, dir string, d fs.DirEntry) {
-	id := d.Name()
-	switch {
-	case r.cfg.Only != "" && id != r.cfg.Only:
-	case strings.HasPrefix(id, "."), id == "node_modules":
-	case !d.IsDir():
-		if d.Type()&fs.ModeSymlink != 0 {
-			r.once(Report{Kind: ReportWarning, Message: fmt.Sprintf("%q is a symbolic link and is not followed; put the folder itself into the tenants' directory", id)})
-		}
-	case !policy.ValidTenantID(id):
-		r.once(Report{Kind: ReportWarning, Message: fmt.Sprintf("the folder %q is no tenant: a tenant id has lower-case letters, digits and -, at most %d, and begins with a letter or digit; rename it", id, policy.MaxTenantID)})
-	default:
-		if first, ok := found[id]; ok {
-			r.once(Report{Kind: ReportConflict, Tenant: id, Message: fmt.Sprintf("the folder is in tenants' directories %d and %d; the first one counts", first, root)})
-			return
-		}
-		found[id] = root
-	}
-}
-
-// retable makes the table anew after a change of tenants or routes.
-func (r *Registry) retable() {
-	all := r.sorted()
-	r.mu.Lock()
-	t, conflicts := buildTable(all, r.table.Load())
-	r.table.Store(t)
-	r.mu.Unlock()
-	for _, c := range conflicts {
-		r.once(Report{Kind: ReportConflict, Tenant: c.denied, Message: c.String()})
-	}
-}
+// folder is where an entry's files are, as this process sees them.
+func (r *Registry) folder(e *entry) string { return filepath.Join(r.cfg.Roots[e.root], e.id) }
 
 // Bounds on what is kept of, and said about, one broken build. A bundler may name a hundred errors.
 const (
@@ -380,7 +364,7 @@ func (r *Registry) failed(e *entry, step string, ds []Diagnostic) *Version {
 		ds = append(ds[:maxKept:maxKept], Diagnostic{Message: fmt.Sprintf("and %d more", n)})
 	}
 	return &Version{
-		Tenant: e.id, Dev: r.cfg.Dev, Made: time.Now(), Routes: e.patterns(), folder: e.folder,
+		Tenant: e.id, Dev: r.cfg.Dev, Made: time.Now(), Routes: e.patterns(), folder: r.folder(e),
 		Err: &StartError{Tenant: e.id, Step: step, Outcome: outcomeNotLoaded, Diagnostics: ds},
 	}
 }

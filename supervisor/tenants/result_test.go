@@ -291,7 +291,7 @@ func TestSourceMap(t *testing.T) {
 	}
 	version := func(json string) *Version {
 		v := &Version{maps: newMapper()}
-		v.maps.packed["/worker.bundle.js"] = deflate([]byte(json))
+		v.maps.keep("/worker.bundle.js", []byte(json))
 		return v
 	}
 	v := version(`{"sources":["../../etc/passwd"],"mappings":"AAAA"}`)
@@ -317,7 +317,7 @@ func TestSourceMap(t *testing.T) {
 // Whoever makes many errors does not make the gateway busy with their line numbers.
 func TestMappingIsRationed(t *testing.T) {
 	v := &Version{maps: newMapper()}
-	v.maps.packed["/worker.bundle.js"] = deflate([]byte(`{"sources":["a.ts"],"mappings":"` + strings.Repeat("AAAA;", 1_000_000) + `"}`))
+	v.maps.keep("/worker.bundle.js", []byte(`{"sources":["a.ts"],"mappings":"`+strings.Repeat("AAAA;", 1_000_000)+`"}`))
 	begin := time.Now()
 	unmapped := 0
 	for range 2000 {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,7 +93,9 @@ func vlq(s string, i int) (value, next int, ok bool) {
 // thousands of errors a second makes the gateway map thousands of places, so mapping is given at
 // most a fiftieth of the time that passes; beyond it, texts stay as they are.
 type mapper struct {
-	packed map[string][]byte // module name → source map, deflated; not changed after the build
+	packed map[string][]byte // module name → source map, deflated; until the shelf has it
+	names  []string          // of the modules that have a map
+	plain  string            // the module that is a file of the folder as it is, or ""
 	size   int               // of packed
 
 	mu     sync.Mutex
@@ -125,6 +128,7 @@ func (m *mapper) keep(module string, raw []byte) bool {
 	}
 	m.size += len(packed)
 	m.packed[module] = packed
+	m.names = append(m.names, module)
 	return true
 }
 
@@ -150,11 +154,14 @@ func (m *mapper) spend(f func()) bool {
 
 // locate maps a position in a module of the bundle to the file it was made from. V8's texts name
 // modules without the leading slash.
-func (m *mapper) locate(module string, line, column int, parsed map[string]*sourceMap) (place, bool) {
+func (v *Version) locate(module string, line, column int, parsed map[string]*sourceMap) (place, bool) {
 	module = "/" + strings.TrimPrefix(module, "/")
+	if module == v.maps.plain {
+		return place{module[1:], line, column}, line > 0
+	}
 	sm := parsed[module]
 	if sm == nil {
-		packed := m.packed[module]
+		packed := v.sourceMaps()[module]
 		if packed == nil {
 			return place{}, false
 		}
@@ -180,7 +187,7 @@ func (m *mapper) locate(module string, line, column int, parsed map[string]*sour
 
 // mentioned says whether a text can hold a place in a module that has a map.
 func (m *mapper) mentioned(text string) bool {
-	for name := range m.packed {
+	for _, name := range m.names {
 		if strings.Contains(text, name[1:]+":") {
 			return true
 		}
@@ -194,7 +201,7 @@ func (v *Version) placed(d Diagnostic, stack string) Diagnostic {
 		return d
 	}
 	for _, m := range stackPlace.FindAllStringSubmatch(clean(stack), 50) {
-		if v.maps.packed["/"+strings.TrimPrefix(m[1], "/")] == nil {
+		if name := "/" + strings.TrimPrefix(m[1], "/"); name != v.maps.plain && !slices.Contains(v.maps.names, name) {
 			continue
 		}
 		line, err1 := strconv.Atoi(m[2])
@@ -215,7 +222,7 @@ func (v *Version) MapDiagnostic(d Diagnostic) Diagnostic {
 		return d
 	}
 	p, ok := place{}, false
-	v.maps.spend(func() { p, ok = v.maps.locate(d.File, d.Line, max(1, d.Column), map[string]*sourceMap{}) })
+	v.maps.spend(func() { p, ok = v.locate(d.File, d.Line, max(1, d.Column), map[string]*sourceMap{}) })
 	if !ok {
 		d.File = strings.TrimPrefix(d.File, "/")
 		return d
@@ -247,7 +254,7 @@ func (v *Version) MapStack(text string) string {
 			if mapped++; err1 != nil || err2 != nil || mapped > 50 {
 				return s
 			}
-			p, ok := v.maps.locate(m[1], line, column, parsed)
+			p, ok := v.locate(m[1], line, column, parsed)
 			if !ok {
 				return s
 			}

@@ -13,10 +13,10 @@ import (
 // under localhost never leave the machine).
 const localSuffix = ".localhost"
 
-// table answers "whose is this host and path". It is immutable: readers take the current one
-// without a lock, a change makes another.
+// table answers "whose is this host and path" for the hosts of routes; the names below localhost
+// are the registry's. It is immutable: readers take the current one without a lock, a change of
+// routes makes another.
 type table struct {
-	ids   map[string]*entry
 	exact map[string][]claim // host → claims, most specific first
 	wild  map[string][]claim // host below which the claim holds → claims, most specific first
 	owner map[string]*entry  // host, with "*." if it is a wildcard → who has it
@@ -42,19 +42,20 @@ func hostKey(r manifest.Route) string {
 	return r.Host
 }
 
-// buildTable makes the table of these entries, given in the order of their precedence. Who had a
-// host in the table before keeps it.
+// buildTable makes the table of the entries that want routes, given in the order of their
+// precedence. Who had a host in the table before keeps it.
 func buildTable(entries []*entry, before *table) (*table, []conflict) {
-	t := &table{ids: make(map[string]*entry, len(entries)), exact: map[string][]claim{}, wild: map[string][]claim{}, owner: map[string]*entry{}}
+	t := &table{exact: map[string][]claim{}, wild: map[string][]claim{}, owner: map[string]*entry{}}
 	wants := func(e *entry, key string) bool {
 		return slices.ContainsFunc(e.routes(), func(r manifest.Route) bool { return hostKey(r) == key })
 	}
+	here := make(map[*entry]bool, len(entries))
 	for _, e := range entries {
-		t.ids[e.id] = e
+		here[e] = true
 	}
 	if before != nil {
 		for key, e := range before.owner {
-			if t.ids[e.id] == e && wants(e, key) {
+			if here[e] && wants(e, key) {
 				t.owner[key] = e
 			}
 		}
@@ -93,14 +94,10 @@ func buildTable(entries []*entry, before *table) (*table, []conflict) {
 	return t, conflicts
 }
 
-// find returns the tenant for a Host header (or :authority) and a path, or nil. Most specific
-// first: the host itself before wildcards, the longer wildcard before the shorter, and among the
-// routes of one host the longer path.
+// find returns the tenant whose route a host, as normalHost writes it, and a path fall under, or
+// nil. Most specific first: the host itself before wildcards, the longer wildcard before the
+// shorter, and among the routes of one host the longer path.
 func (t *table) find(host, path string) *entry {
-	host = normalHost(host)
-	if id, ok := strings.CutSuffix(host, localSuffix); ok {
-		return t.ids[id]
-	}
 	if e := match(t.exact[host], path); e != nil {
 		return e
 	}

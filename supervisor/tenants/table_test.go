@@ -181,14 +181,17 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func BenchmarkLookup(b *testing.B) {
-	entries := make([]*entry, 1000)
-	for i := range entries {
-		entries[i] = &entry{id: fmt.Sprintf("t%d", i)}
+	r := &Registry{}
+	empty, _ := buildTable(nil, nil)
+	r.table.Store(empty)
+	for i := range 100_000 {
+		e := &entry{id: fmt.Sprintf("t%d", i)}
+		e.current.Store(&Version{})
+		r.ids.Store(e.id, e)
 	}
-	tab, _ := buildTable(entries, nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		if tab.find("t500.localhost:8080", "/") == nil {
+		if _, ok := r.Lookup("t50000.localhost:8080", "/"); !ok {
 			b.Fatal("not found")
 		}
 	}

@@ -1,6 +1,7 @@
 package tenants
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -16,7 +17,7 @@ import (
 type Version struct {
 	Tenant  string // id
 	Hash    string // of all the shard is given: code, env, limits, profile; "" when Err is set
-	Bundle  []byte // a Cap'n Proto message, schema Bundle, without source maps; nil when Err is set
+	Bundle  []byte // see Code; nil in versions of a Registry, which keeps only so many in memory
 	Env     []EnvVar
 	Routes  []string // patterns, for people; conflicts included
 	Limits  limits.Tenant
@@ -27,6 +28,8 @@ type Version struct {
 
 	machinery bool // Err is not the folder's fault
 
+	code   *code // nil when Err is set
+	again  func(context.Context, *Version) ([]byte, error)
 	maps   *mapper // nil if there is nothing to map
 	folder string
 }

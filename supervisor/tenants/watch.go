@@ -1,6 +1,7 @@
 package tenants
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,7 +21,7 @@ import (
 )
 
 // Bounds on what one folder may cost to watch. A folder beyond them is polled, and beyond
-// maxPolled only its first files are.
+// maxPolled only its first files are. Config.MaxWatches bounds all of them together.
 const (
 	maxWatchedDirs = 2000
 	maxPolled      = 20_000
@@ -30,6 +32,9 @@ const (
 // node_modules. Of node_modules only the presence of packages is seen: who edits an installed
 // package touches any other file to have it picked up.
 //
+// Beyond Config.MaxWatches the folders that have not been asked for in the longest time are put to
+// sleep: they are not watched any more, and looked at when they are asked for again.
+//
 // Where the kernel gives no notification (its limit of watches is reached, a file system without
 // events), the folder is looked at every Config.PollEvery instead; that is reported once.
 type watcher struct {
@@ -38,13 +43,24 @@ type watcher struct {
 
 	missed atomic.Bool // events were lost: poll is to look at everything
 
-	mu     sync.Mutex
-	polled map[*entry]uint64 // guarded by mu: folder → fingerprint
-	dirs   map[*entry]int    // guarded by mu: directories watched
+	tree sync.Mutex // one folder is added or removed at a time
+
+	mu    sync.Mutex
+	known map[*entry]*watched // guarded by mu
+	count int                 // guarded by mu: directories watched, and folders polled, in known
 }
 
+// watched is one folder that is watched or polled. Guarded by watcher.mu.
+type watched struct {
+	dirs   []string // that were watched ever since the last count
+	polled bool
+	print  uint64 // of a polled one
+}
+
+func (t *watched) cost() int { return max(1, len(t.dirs)) }
+
 func newWatcher(r *Registry) *watcher {
-	w := &watcher{r: r, polled: map[*entry]uint64{}, dirs: map[*entry]int{}}
+	w := &watcher{r: r, known: map[*entry]*watched{}}
 	if r.cfg.ForcePoll {
 		return w
 	}
@@ -73,7 +89,7 @@ func (w *watcher) start(ctx context.Context) {
 		}
 		w.r.wg.Go(func() { w.events(ctx) })
 	}
-	w.r.wg.Go(func() { w.poll(ctx, rootsPolled) })
+	w.r.wg.Go(func() { w.polls(ctx, rootsPolled) })
 }
 
 func (w *watcher) events(ctx context.Context) {
@@ -86,7 +102,7 @@ func (w *watcher) events(ctx context.Context) {
 			if !ok {
 				return
 			}
-			w.event(ctx, ev)
+			w.event(ev)
 		case err, ok := <-w.fs.Errors:
 			if !ok {
 				return
@@ -102,26 +118,38 @@ func (w *watcher) events(ctx context.Context) {
 // lookAtAll finds what has changed while notifications were lost, by comparison with the last such
 // look, so that who causes the loss does not have everybody bundled anew.
 func (w *watcher) lookAtAll(ctx context.Context) {
-	w.r.rescan(ctx)
-	for _, e := range w.r.sorted() {
-		if e.current.Load() == nil {
+	w.r.rescan()
+	for e := range w.r.all() {
+		if e.current.Load() == nil || e.asleep.Load() {
 			continue
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		fp := fingerprint(e.folder)
-		e.mu.Lock()
-		same := e.print == fp
-		e.print = fp
-		e.mu.Unlock()
-		if !same {
+		if w.changedSince(e) {
 			w.r.touch(e)
 		}
 	}
 }
 
-func (w *watcher) event(ctx context.Context, ev fsnotify.Event) {
+// changedSince says whether a folder is not what it was before its last build or look.
+func (w *watcher) changedSince(e *entry) bool {
+	fp := fingerprint(w.r.folder(e))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	same := e.lively().print == fp
+	e.print = fp
+	return !same
+}
+
+// knows says whether a folder is watched or polled.
+func (w *watcher) knows(e *entry) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.known[e] != nil
+}
+
+func (w *watcher) event(ev fsnotify.Event) {
 	for root, dir := range w.r.cfg.Roots {
 		rel, ok := strings.CutPrefix(ev.Name, strings.TrimSuffix(dir, "/")+"/")
 		if !ok {
@@ -129,11 +157,12 @@ func (w *watcher) event(ctx context.Context, ev fsnotify.Event) {
 		}
 		id, rest, inside := strings.Cut(rel, "/")
 		if !inside {
-			if !ev.Has(fsnotify.Write) && !ev.Has(fsnotify.Chmod) {
-				w.r.rescan(ctx)
+			if ev.Op&^(fsnotify.Write|fsnotify.Chmod) == 0 {
+				return
 			}
-			if e := w.r.entry(id); e != nil && e.root == root && ev.Has(fsnotify.Create) {
-				w.add(e, ev.Name) // removed and made anew within one look at the root
+			stayed := w.r.lookAt(id)
+			if e := w.r.entry(id); stayed && e != nil && e.root == root && ev.Has(fsnotify.Create) && w.knows(e) {
+				w.add(e, ev.Name) // removed and made anew before it was looked at
 				w.r.touch(e)
 			}
 			return
@@ -142,7 +171,7 @@ func (w *watcher) event(ctx context.Context, ev fsnotify.Event) {
 		if e == nil || e.root != root {
 			continue
 		}
-		if ev.Has(fsnotify.Create) && !skipDir(rest) {
+		if ev.Has(fsnotify.Create) && !skipDir(rest) && w.knows(e) {
 			if st, err := os.Lstat(ev.Name); err == nil && st.IsDir() {
 				w.add(e, ev.Name)
 			}
@@ -157,7 +186,7 @@ func (w *watcher) event(ctx context.Context, ev fsnotify.Event) {
 func (r *Registry) touch(e *entry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ctx.Err() != nil || !e.watched {
+	if e.gone.Load() || e.life == nil || !e.watched {
 		return // not built before, so the next request will see the change anyway
 	}
 	now := time.Now()
@@ -167,9 +196,7 @@ func (r *Registry) touch(e *entry) {
 			e.mu.Lock()
 			e.timer = nil
 			e.mu.Unlock()
-			if e.ctx.Err() == nil {
-				r.build(e)
-			}
+			r.build(e)
 		})
 		return
 	}
@@ -185,32 +212,138 @@ func (w *watcher) watch(e *entry) {
 	e.watched = true
 	e.mu.Unlock()
 	if first {
-		w.add(e, e.folder)
+		w.add(e, w.r.folder(e))
 	}
+}
+
+// wake watches a sleeping folder again, and has it built if it has changed. The channel is closed
+// when what serves is what is there.
+func (w *watcher) wake(e *entry) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.waking != nil {
+		return e.waking
+	}
+	done := make(chan struct{})
+	if !e.asleep.Load() { // somebody else has
+		close(done)
+		return done
+	}
+	e.waking = done
+	w.r.wg.Go(func() {
+		w.add(e, w.r.folder(e))
+		if w.changedSince(e) {
+			<-w.r.build(e)
+		}
+		e.mu.Lock()
+		e.asleep.Store(false)
+		e.waking = nil
+		e.mu.Unlock()
+		close(done)
+	})
+	return done
+}
+
+// shrink puts folders to sleep until no more is watched than may be, with some room for the next.
+func (w *watcher) shrink(most int) {
+	w.mu.Lock()
+	over := w.count - most
+	if over <= 0 {
+		w.mu.Unlock()
+		return
+	}
+	over += most / 8
+	type candidate struct {
+		e    *entry
+		used uint32
+		cost int
+	}
+	list := make([]candidate, 0, len(w.known))
+	for e, t := range w.known {
+		list = append(list, candidate{e, e.used.Load(), t.cost()})
+	}
+	w.mu.Unlock()
+	slices.SortFunc(list, func(a, b candidate) int { return cmp.Compare(a.used, b.used) })
+	for _, c := range list {
+		if over <= 0 {
+			return
+		}
+		if w.sleep(c.e) {
+			over -= c.cost
+		}
+	}
+}
+
+// sleep stops to watch a folder that is not about to be built.
+func (w *watcher) sleep(e *entry) bool {
+	e.mu.Lock()
+	if e.life == nil || e.building || e.timer != nil || e.waking != nil || e.asleep.Load() || e.current.Load() == nil {
+		e.mu.Unlock()
+		return false
+	}
+	e.asleep.Store(true)
+	e.mu.Unlock()
+	w.forget(e)
+	return true
 }
 
 // add watches a directory and those below it; what cannot be watched is polled.
 func (w *watcher) add(e *entry, dir string) {
-	w.mu.Lock()
-	_, isPolled := w.polled[e]
-	w.mu.Unlock()
-	if isPolled {
+	w.shrink(w.r.cfg.MaxWatches)
+	if w.tryAdd(e, dir) {
 		return
+	}
+	// The kernel has fewer watches for us than we thought.
+	w.mu.Lock()
+	most := w.count * 7 / 8
+	w.mu.Unlock()
+	w.shrink(most)
+	if w.tryAdd(e, dir) {
+		return
+	}
+	w.poll(e, syscall.ENOSPC)
+}
+
+// tryAdd is add; false if the kernel's limit of watches is reached.
+func (w *watcher) tryAdd(e *entry, dir string) bool {
+	w.tree.Lock()
+	defer w.tree.Unlock()
+	w.mu.Lock()
+	t := w.known[e]
+	if t == nil {
+		t = &watched{}
+		w.known[e] = t
+		w.count += t.cost()
+	}
+	polled := t.polled
+	w.mu.Unlock()
+	if polled {
+		return true
 	}
 	err := errPolling
 	if w.fs != nil {
-		err = w.addTree(e, dir)
+		err = w.addTree(e, t, dir)
 	}
-	if err == nil {
-		return
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return false
+	case err != nil:
+		w.poll(e, err)
 	}
+	return true
+}
+
+// poll has a folder looked at now and then.
+func (w *watcher) poll(e *entry, why error) {
 	if w.fs != nil {
-		w.r.once(Report{Kind: ReportWatch, Tenant: e.id, Message: fmt.Sprintf("the folder is looked at every %s instead of watched: %v", w.r.cfg.PollEvery, remedy(err))})
+		w.r.once(Report{Kind: ReportWatch, Tenant: e.id, Message: fmt.Sprintf("the folder is looked at every %s instead of watched: %v", w.r.cfg.PollEvery, remedy(why))})
 	}
-	fp := fingerprint(e.folder)
+	fp := fingerprint(w.r.folder(e))
 	w.mu.Lock()
-	w.polled[e] = fp
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	if t := w.known[e]; t != nil {
+		t.polled, t.print = true, fp
+	}
 }
 
 var (
@@ -218,7 +351,8 @@ var (
 	errTooMany = fmt.Errorf("it has more than %d directories", maxWatchedDirs)
 )
 
-func (w *watcher) addTree(e *entry, dir string) error {
+func (w *watcher) addTree(e *entry, t *watched, dir string) error {
+	folder := w.r.folder(e)
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			if path == dir && !errors.Is(err, fs.ErrNotExist) {
@@ -229,20 +363,18 @@ func (w *watcher) addTree(e *entry, dir string) error {
 		if !d.IsDir() {
 			return nil
 		}
-		rel, err := filepath.Rel(e.folder, path)
+		rel, err := filepath.Rel(folder, path)
 		if err != nil || skipDir(rel) {
 			return filepath.SkipDir
 		}
-		w.mu.Lock()
-		w.dirs[e]++
-		n := w.dirs[e]
-		w.mu.Unlock()
-		if n > maxWatchedDirs { // ever; how many are there now?
-			n = w.watchedBelow(e.folder)
+		if !w.note(t, path) {
+			// So many ever; how many are there now?
+			now := w.watchedBelow(folder)
 			w.mu.Lock()
-			w.dirs[e] = n
+			w.count += len(now) - len(t.dirs)
+			t.dirs = now
 			w.mu.Unlock()
-			if n >= maxWatchedDirs {
+			if len(now) >= maxWatchedDirs || !w.note(t, path) {
 				return errTooMany
 			}
 		}
@@ -253,15 +385,31 @@ func (w *watcher) addTree(e *entry, dir string) error {
 	})
 }
 
-// watchedBelow counts the directories of a folder that are watched now: the kernel forgets those
+// note counts a directory that is about to be watched; false if its folder has too many.
+func (w *watcher) note(t *watched, path string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if slices.Contains(t.dirs, path) {
+		return true
+	}
+	if len(t.dirs) >= maxWatchedDirs {
+		return false
+	}
+	w.count -= t.cost()
+	t.dirs = append(t.dirs, path)
+	w.count += t.cost()
+	return true
+}
+
+// watchedBelow lists the directories of a folder that are watched now: the kernel forgets those
 // that are removed.
-func (w *watcher) watchedBelow(folder string) (n int) {
+func (w *watcher) watchedBelow(folder string) (out []string) {
 	for _, p := range w.fs.WatchList() {
 		if p == folder || strings.HasPrefix(p, folder+"/") {
-			n++
+			out = append(out, p)
 		}
 	}
-	return n
+	return out
 }
 
 // skipDir says whether a path within a folder is not looked at: hidden directories, and whatever
@@ -279,24 +427,28 @@ func skipDir(rel string) bool {
 	return false
 }
 
-// forget drops a folder that is gone. The kernel has dropped its watches by itself when the
-// directories were removed; those of a folder that was moved away are removed here.
+// forget drops a folder that is gone, or asleep. Of those that were removed the kernel has dropped
+// the watches by itself; those of a folder that was moved away are removed here.
 func (w *watcher) forget(e *entry) {
+	w.tree.Lock()
+	defer w.tree.Unlock()
 	w.mu.Lock()
-	delete(w.polled, e)
-	delete(w.dirs, e)
+	t := w.known[e]
+	delete(w.known, e)
+	if t != nil {
+		w.count -= t.cost()
+	}
 	w.mu.Unlock()
-	if w.fs == nil {
+	if t == nil || w.fs == nil {
 		return
 	}
-	for _, p := range w.fs.WatchList() {
-		if p == e.folder || strings.HasPrefix(p, e.folder+"/") {
-			_ = w.fs.Remove(p) // it is gone already: that is what was wanted
-		}
+	for _, p := range t.dirs {
+		_ = w.fs.Remove(p) // it is gone already: that is what was wanted
 	}
 }
 
-func (w *watcher) poll(ctx context.Context, roots bool) {
+// polls looks at what cannot be watched, and is the registry's clock.
+func (w *watcher) polls(ctx context.Context, roots bool) {
 	tick := time.NewTicker(w.r.cfg.PollEvery)
 	defer tick.Stop()
 	for {
@@ -305,33 +457,37 @@ func (w *watcher) poll(ctx context.Context, roots bool) {
 			return
 		case <-tick.C:
 		}
+		w.r.clock.Add(1)
 		if w.missed.Swap(false) {
 			w.lookAtAll(ctx)
 		} else if roots {
-			w.r.rescan(ctx)
+			w.r.rescanChanged()
 		}
 		w.mu.Lock()
-		list := make([]*entry, 0, len(w.polled))
-		for e := range w.polled {
-			if e.ctx.Err() != nil { // it went while it was being added
-				delete(w.polled, e)
-				continue
+		var list []*entry
+		for e, t := range w.known {
+			if t.polled {
+				list = append(list, e)
 			}
-			list = append(list, e)
 		}
 		w.mu.Unlock()
 		for _, e := range list {
 			if ctx.Err() != nil {
 				return
 			}
-			fp := fingerprint(e.folder)
+			if e.gone.Load() { // it went while it was being added
+				w.forget(e)
+				continue
+			}
+			fp := fingerprint(w.r.folder(e))
 			w.mu.Lock()
-			old, still := w.polled[e]
-			if still {
-				w.polled[e] = fp
+			t := w.known[e]
+			changed := t != nil && t.print != fp
+			if t != nil {
+				t.print = fp
 			}
 			w.mu.Unlock()
-			if still && fp != old {
+			if changed {
 				w.r.touch(e)
 			}
 		}

@@ -52,8 +52,8 @@ type Var struct {
 	Value string //
 }
 
-// configs are the configuration files in the order of precedence.
-func configs() []string {
+// Configs are the configuration files in the order of precedence.
+func Configs() []string {
 	return []string{"bulkhead.yaml", "wrangler.jsonc", "wrangler.json", "wrangler.toml"}
 }
 
@@ -69,7 +69,7 @@ func entries() []string {
 func Read(root *os.Root) (*Manifest, error) {
 	m := &Manifest{}
 	var ignored []string
-	for _, name := range configs() {
+	for _, name := range Configs() {
 		_, err := root.Lstat(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
