@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	_ "embed"
 	"html/template"
 	"net"
@@ -63,7 +64,11 @@ type indexData struct {
 	Spares  int
 	Loaded  int
 	Failing int
+	Known   int // Rows may be fewer
 }
+
+// maxRows is how many workers the page lists: nobody reads a hundred thousand.
+const maxRows = 500
 
 //go:embed index.html
 var indexSource string
@@ -131,6 +136,13 @@ func (s *Server) indexData(host string) indexData {
 			d.Failing++
 		}
 		d.Rows = append(d.Rows, row)
+	}
+	d.Known = len(d.Rows)
+	if d.Known > maxRows { // the idle ones are the least interesting
+		slices.SortStableFunc(d.Rows, func(a, b indexRow) int {
+			return cmp.Compare(strings.Count(a.State, "idle"), strings.Count(b.State, "idle"))
+		})
+		d.Rows = d.Rows[:maxRows]
 	}
 	slices.SortFunc(d.Rows, func(a, b indexRow) int { return strings.Compare(a.ID, b.ID) })
 	return d

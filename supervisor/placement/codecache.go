@@ -52,7 +52,7 @@ type caches struct {
 // get returns the cache of a version, nil if there is none, and counts the load. forge says that it
 // is worth a shard to make one.
 func (c *caches) get(v *tenants.Version) (data []byte, forge bool) {
-	if len(v.Bundle) < cacheLeast {
+	if v.CodeSize() < cacheLeast {
 		return nil, false
 	}
 	c.mu.Lock()
@@ -127,7 +127,7 @@ func (c *caches) has(v *tenants.Version) bool {
 // gatherLocked asks a shard for the cache of the tenant it was just given, once that has settled, if
 // nobody else has been in the shard by then.
 func (p *Pool) gatherLocked(pl *place) {
-	if len(pl.v.Bundle) < cacheLeast || p.caches.has(pl.v) || !p.ownLocked(pl) {
+	if pl.v.CodeSize() < cacheLeast || p.caches.has(pl.v) || !p.ownLocked(pl) {
 		return
 	}
 	p.wg.Go(func() {
@@ -195,7 +195,12 @@ func (p *Pool) forge(v *tenants.Version) {
 
 	ctx, cancel := context.WithTimeout(p.ctx, forgeDeadline)
 	defer cancel()
-	req := p.loadRequest(spare, pl)
+	code, err := v.Code(ctx)
+	if err != nil {
+		p.vacate(pl) // there is a newer version
+		return
+	}
+	req := p.loadRequest(spare, pl, code)
 	req.Logs = nil // of a start that nobody asked for
 	res, err := spare.conn.Load(ctx, req)
 	if err == nil && res.Failed == nil {

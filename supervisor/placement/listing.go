@@ -128,8 +128,8 @@ func (p *Pool) Gauges() observe.Gauges {
 	return g
 }
 
-// loadRequest is what a shard is told of a version.
-func (p *Pool) loadRequest(s *shard, pl *place) gatewayside.LoadRequest {
+// loadRequest is what a shard is told of a version, whose code this is.
+func (p *Pool) loadRequest(s *shard, pl *place, code []byte) gatewayside.LoadRequest {
 	v := pl.v
 	env := make([]gatewayside.EnvVar, len(v.Env))
 	for i, e := range v.Env {
@@ -137,7 +137,7 @@ func (p *Pool) loadRequest(s *shard, pl *place) gatewayside.LoadRequest {
 	}
 	var maps budget
 	room := logRoom{bytes: logBurst}
-	return gatewayside.LoadRequest{Tenant: pl.handle, Bundle: v.Bundle, Env: env, Limits: v.Limits, Fetch: p.fetcher(v.Tenant),
+	return gatewayside.LoadRequest{Tenant: pl.handle, Bundle: code, Env: env, Limits: v.Limits, Fetch: p.fetcher(v.Tenant),
 		Logs: func(entries []gatewayside.LogEntry) {
 			lines := make([]observe.Line, 0, len(entries))
 			for _, e := range entries {

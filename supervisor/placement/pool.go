@@ -249,7 +249,14 @@ const (
 // so after the first bad end the version gets a shard to itself: what happens there is its own
 // doing. No request of it has begun, so trying again is safe.
 func (p *Pool) tryLoad(pl *place) error {
-	var err error
+	code, err := pl.v.Code(p.ctx)
+	if stale, ok := errors.AsType[*tenants.StaleError](err); ok {
+		// The request came before a change of the folder: what serves now serves it too.
+		return &LoadError{Tenant: pl.v.Tenant, Outcome: gen.Outcome_internalError, Failure: gatewayside.LoadFailure{Message: err.Error()}, Instead: stale.Now}
+	}
+	if err != nil {
+		return fmt.Errorf("load %s: %w", pl.v.Tenant, err)
+	}
 	var claim *LoadError // of a shard that others have been in
 	alone, deadly, silent := false, 0, 0
 	for range maxLoads {
@@ -260,7 +267,7 @@ func (p *Pool) tryLoad(pl *place) error {
 		}
 		var res gatewayside.LoadResult
 		ctx, cancel := context.WithTimeout(p.ctx, pl.v.Limits.StartupCPU+loadGrace)
-		req := p.loadRequest(s, pl)
+		req := p.loadRequest(s, pl, code)
 		var forge bool
 		if req.CodeCache, forge = p.caches.get(pl.v); forge {
 			p.wg.Go(func() { p.forge(pl.v) })

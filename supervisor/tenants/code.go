@@ -21,6 +21,7 @@ import (
 type code struct {
 	shelf *shelf
 	name  string // of the file, if it comes to that: tenant and version
+	whole int    // bytes of the bundle, wherever it is
 
 	// All guarded by shelf.mu.
 	bundle []byte            // nil while it is not in memory
@@ -75,7 +76,7 @@ func newShelf(memory, disk int, dir string) (*shelf, error) {
 
 // add takes the code of a new version.
 func (s *shelf) add(name string, bundle []byte, maps map[string][]byte) *code {
-	c := &code{shelf: s, name: name}
+	c := &code{shelf: s, name: name, whole: len(bundle)}
 	s.fill(c, bundle, maps)
 	return c
 }
@@ -217,7 +218,7 @@ type StaleError struct {
 func (e *StaleError) Error() string { return "the worker's folder has changed; a newer version serves" }
 
 // Code returns what a shard is given, from memory, from a file, or made anew from the folder.
-// Errors: *StaleError, ctx's.
+// Errors: *StaleError, ctx's, and *StartError of machinery that failed.
 func (v *Version) Code(ctx context.Context) ([]byte, error) {
 	if v.code == nil || v.Bundle != nil {
 		return v.Bundle, nil
@@ -226,6 +227,14 @@ func (v *Version) Code(ctx context.Context) ([]byte, error) {
 		return b, nil
 	}
 	return v.again(ctx, v)
+}
+
+// CodeSize is how many bytes Code returns.
+func (v *Version) CodeSize() int {
+	if v.code == nil || v.Bundle != nil {
+		return len(v.Bundle)
+	}
+	return v.code.whole
 }
 
 // sourceMaps returns the maps, without making them anew.
@@ -237,20 +246,28 @@ func (v *Version) sourceMaps() map[string][]byte {
 	return maps
 }
 
-// again makes the code of a version from its folder, and hands it to the version that has it
-// coming. Equal code is the same version: who runs it is not disturbed.
+// again makes the code of a version from its folder. Equal code is the same version: nothing is
+// published, and who runs it is not disturbed.
 func (r *Registry) again(ctx context.Context, v *Version) ([]byte, error) {
 	e := r.entry(v.Tenant)
 	if e == nil {
 		return nil, &StaleError{}
 	}
-	select {
+	made, _, _ := r.make(ctx, e)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if made.machinery {
+		return nil, fmt.Errorf("make the bundle again: %w", made.Err)
+	}
+	if made.Hash == v.Hash {
+		r.shelf.fill(v.code, made.Bundle, made.maps.packed)
+		return made.Bundle, nil
+	}
+	select { // there is news, of which the watcher may not know yet
 	case <-r.build(e):
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	}
-	if b, _ := v.code.shelf.get(v.code); b != nil {
-		return b, nil
 	}
 	now := e.current.Load()
 	if now == v { // the folder is broken now, and v is what served before

@@ -217,10 +217,11 @@ func (r *Registry) buildOnce(ctx context.Context, e *entry) {
 	begin := time.Now()
 	v, m, warnings := r.make(ctx, e)
 	if ctx.Err() != nil {
-		if v.code != nil {
-			r.shelf.forget(v.code)
-		}
 		return
+	}
+	if v.Err == nil {
+		v.code = r.shelf.add(e.id+"-"+v.Hash, v.Bundle, v.maps.packed)
+		v.Bundle, v.maps.packed = nil, nil
 	}
 	if m != nil && r.setRoutes(e, m.Routes) {
 		r.retable()
@@ -269,7 +270,7 @@ func (r *Registry) bundle(ctx context.Context, e *entry, root *os.Root, m *manif
 	return out, err
 }
 
-// make builds a version from the folder as it is now.
+// make builds a version from the folder as it is now, with its code still in it.
 func (r *Registry) make(ctx context.Context, e *entry) (*Version, *manifest.Manifest, []Diagnostic) {
 	root, m, err := openFolder(r.folder(e))
 	if root != nil {
@@ -311,12 +312,9 @@ func (r *Registry) make(ctx context.Context, e *entry) (*Version, *manifest.Mani
 	if len(v.maps.names) == 0 && out.Main == "/"+m.Main {
 		v.maps.plain = out.Main
 	}
-	b, err := EncodeBundle(out.Main, out.Modules)
-	if err != nil {
+	if v.Bundle, err = EncodeBundle(out.Main, out.Modules); err != nil {
 		return r.failed(e, StepBundle, []Diagnostic{{Message: err.Error()}}), m, warnings
 	}
-	v.code = r.shelf.add(e.id+"-"+v.Hash, b, v.maps.packed)
-	v.maps.packed = nil
 	return v, m, warnings
 }
 

@@ -38,35 +38,35 @@ func isPlain(src []byte) bool {
 	if !bytes.Contains(src, []byte("export default")) && !bytes.Contains(src, []byte("export {")) || !utf8.Valid(src) {
 		return false
 	}
-	for _, word := range []string{
-		"import", "require", "module", "exports", // another file, or CommonJS
-		"process",                   // process.env.NODE_ENV is defined by the bundler
-		"</", "/>", "@", "accessor", // JSX, decorators
-		"sourceMappingURL",
-	} {
-		if bytes.Contains(src, []byte(word)) {
+	for _, part := range []string{"</", "/>", "@", "sourceMappingURL"} { // JSX, decorators
+		if bytes.Contains(src, []byte(part)) {
 			return false
 		}
 	}
-	return !fromElsewhere(src)
+	for i := 0; i < len(src); i++ {
+		if !identifier(src[i]) {
+			continue
+		}
+		begin := i
+		for i < len(src) && identifier(src[i]) {
+			i++
+		}
+		switch string(src[begin:i]) {
+		case "import", "require", "module", "exports": // another file, or CommonJS
+			return false
+		case "process", "accessor": // what the bundler replaces
+			return false
+		case "from":
+			if next := bytes.TrimLeft(src[i:], " \t\r\n"); len(next) > 0 && (next[0] == '"' || next[0] == '\'' || next[0] == '/' || next[0] >= utf8.RuneSelf) {
+				return false // export * from "another file"
+			}
+		}
+	}
+	return true
 }
 
-// fromElsewhere says whether "from" stands where an export's source could follow it. Elsewhere,
-// as in Array.from(x), a parenthesis or more of a name follows.
-func fromElsewhere(src []byte) bool {
-	for rest := src; ; {
-		i := bytes.Index(rest, []byte("from"))
-		if i < 0 {
-			return false
-		}
-		rest = rest[i+len("from"):]
-		if len(rest) == 0 {
-			return false
-		}
-		switch c := rest[0]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '$', c == '(', c == '.', c == ',', c == ';', c == ')', c == ':', c == '=':
-		default:
-			return true
-		}
-	}
+// identifier says whether a byte can be part of a keyword. What is beyond ASCII cannot: some of it
+// is white space to JavaScript.
+func identifier(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '$'
 }

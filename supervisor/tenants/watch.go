@@ -276,21 +276,24 @@ func (w *watcher) shrink(most int) {
 
 // sleep stops to watch a folder that is not about to be built.
 func (w *watcher) sleep(e *entry) bool {
+	// Whoever sees that it sleeps, and wakes it, watches it after it was forgotten here.
+	w.tree.Lock()
+	defer w.tree.Unlock()
 	e.mu.Lock()
-	if e.life == nil || e.building || e.timer != nil || e.waking != nil || e.asleep.Load() || e.current.Load() == nil {
+	if e.gone.Load() || e.life == nil || e.building || e.timer != nil || e.waking != nil || e.asleep.Load() || e.current.Load() == nil {
 		e.mu.Unlock()
 		return false
 	}
 	e.asleep.Store(true)
 	e.mu.Unlock()
-	w.forget(e)
+	w.unwatch(e)
 	return true
 }
 
 // add watches a directory and those below it; what cannot be watched is polled.
 func (w *watcher) add(e *entry, dir string) {
-	w.shrink(w.r.cfg.MaxWatches)
 	if w.tryAdd(e, dir) {
+		w.shrink(w.r.cfg.MaxWatches)
 		return
 	}
 	// The kernel has fewer watches for us than we thought.
@@ -308,6 +311,9 @@ func (w *watcher) add(e *entry, dir string) {
 func (w *watcher) tryAdd(e *entry, dir string) bool {
 	w.tree.Lock()
 	defer w.tree.Unlock()
+	if e.gone.Load() {
+		return true // and forgotten: nobody would forget it again
+	}
 	w.mu.Lock()
 	t := w.known[e]
 	if t == nil {
@@ -432,6 +438,11 @@ func skipDir(rel string) bool {
 func (w *watcher) forget(e *entry) {
 	w.tree.Lock()
 	defer w.tree.Unlock()
+	w.unwatch(e)
+}
+
+// unwatch is forget for whoever holds tree.
+func (w *watcher) unwatch(e *entry) {
 	w.mu.Lock()
 	t := w.known[e]
 	delete(w.known, e)
