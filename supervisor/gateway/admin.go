@@ -142,8 +142,18 @@ type TenantInfo struct {
 func (a *Admin) tenants(w http.ResponseWriter, _ *http.Request) {
 	s := a.opt.Server
 	where := s.opt.Pool.Tenants()
-	out := []TenantInfo{}
-	for _, t := range s.opt.Tenants() {
+	// One after the other: of a hundred thousand, the whole text would take more memory than all
+	// that is kept of them.
+	w.Header().Set("Content-Type", "application/json")
+	buf := bufio.NewWriter(w)
+	defer buf.Flush()
+	buf.WriteByte('[')
+	defer buf.WriteString("]\n") // what cannot be written is seen by nobody
+	enc := json.NewEncoder(buf)
+	for n, t := range s.opt.Tenants() {
+		if n > 0 {
+			buf.WriteByte(',')
+		}
 		i := TenantInfo{Tenant: t.ID, Version: t.Version, Cordon: "default", State: t.State, Routes: append([]string{}, t.Routes...)}
 		i.Requests, i.Outcomes = s.obs.Metrics.Requests(t.ID)
 		if i.State == "ready" {
@@ -165,9 +175,10 @@ func (a *Admin) tenants(w http.ResponseWriter, _ *http.Request) {
 		if t.Err != nil {
 			i.Error = t.Err.Error()
 		}
-		out = append(out, i)
+		if enc.Encode(&i) != nil {
+			return
+		}
 	}
-	adminJSON(w, out)
 }
 
 func (a *Admin) shards(w http.ResponseWriter, r *http.Request) {
