@@ -80,7 +80,6 @@ func TestPlainOnlyWhereThereAreMany(t *testing.T) {
 	if now.Err == nil || now.Err.Diagnostics[0] != (Diagnostic{File: "worker.js", Line: 3, Column: 1, Excerpt: "}", Message: "SyntaxError: Unexpected token '}'"}) {
 		t.Errorf("%+v", now.Err)
 	}
-	now = h.Reject(v, gen.Outcome_exception, Diagnostic{File: "worker.js", Message: "boom"}, "Error: boom\n    at worker.js:2:3")
 	h.put("t1", "export default { n: 2 }")
 	h.eventually("a change is seen", func() bool { return strings.Contains(h.get("t1.localhost", "/"), "n: 2") })
 	for name, cfg := range map[string]Config{"few": {}, "dev": {Dev: true, Eager: 2}} {

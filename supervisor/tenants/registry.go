@@ -17,7 +17,7 @@
 //   - What a tenant costs that nobody asks for is its name and little more: no watch, no open file,
 //     no code. Watches and code of those that were asked for are bounded over all of them, and the
 //     least recently used give theirs back first.
-//   - At most one build per tenant and Config.Concurrency builds in all run at a time.
+//   - At most one build per tenant and Config.Concurrency bundlers in all run at a time.
 //   - A published Version never changes. A change that cannot be bundled or started replaces the
 //     running version only in dev, where the error is the answer its author waits for; elsewhere
 //     the last good version serves on, the tenant is listed as "stale", and the error is reported.
@@ -62,7 +62,7 @@ type Config struct {
 	BundleDir    string // a directory of the registry's own for what does not fit in memory; "": there is none
 	MaxWatches   int    // directories watched at a time over all tenants; 0 means 16384
 
-	Concurrency int           // builds at a time; 0 means 2
+	Concurrency int           // bundlers at a time; 0 means 2
 	Eager       int           // with at most so many tenants all are built at once at the start, else at their first request; 0 means 256
 	PendingWait time.Duration // how long Lookup waits for a first version; 0 means 20 s
 	Debounce    time.Duration // quiet time after a change before it is built; 0 means 60 ms
@@ -109,7 +109,8 @@ type Info struct {
 type Registry struct {
 	cfg   Config
 	ctx   context.Context // Open's
-	slots chan struct{}   // one token per running build
+	slots chan struct{}   // one token per running bundler
+	looks chan struct{}   // one token per folder that is being walked
 	table atomic.Pointer[table]
 	pol   atomic.Pointer[policy.Policy]
 	wg    sync.WaitGroup
@@ -145,7 +146,7 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{cfg: cfg, ctx: ctx, slots: make(chan struct{}, cfg.Concurrency), shelf: shelf, claimed: map[*entry]bool{}, told: map[uint64]bool{},
+	r := &Registry{cfg: cfg, ctx: ctx, slots: make(chan struct{}, cfg.Concurrency), looks: make(chan struct{}, maxLooks), shelf: shelf, claimed: map[*entry]bool{}, told: map[uint64]bool{},
 		looked: make([]time.Time, len(cfg.Roots))}
 	r.pol.Store(cfg.Policy)
 	empty, _ := buildTable(nil, nil)

@@ -1,12 +1,9 @@
 package tenants
 
 import (
-	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -42,8 +39,6 @@ type watcher struct {
 	fs *fsnotify.Watcher // nil: everything is polled
 
 	missed atomic.Bool // events were lost: poll is to look at everything
-
-	tree sync.Mutex // one folder is added or removed at a time
 
 	mu    sync.Mutex
 	known map[*entry]*watched // guarded by mu
@@ -113,33 +108,6 @@ func (w *watcher) events(ctx context.Context) {
 			w.r.once(Report{Kind: ReportWatch, Message: fmt.Sprintf("file notification: %v; looking at all folders, now and whenever it happens again", err)})
 		}
 	}
-}
-
-// lookAtAll finds what has changed while notifications were lost, by comparison with the last such
-// look, so that who causes the loss does not have everybody bundled anew.
-func (w *watcher) lookAtAll(ctx context.Context) {
-	w.r.rescan()
-	for e := range w.r.all() {
-		if e.current.Load() == nil || e.asleep.Load() {
-			continue
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		if w.changedSince(e) {
-			w.r.touch(e)
-		}
-	}
-}
-
-// changedSince says whether a folder is not what it was before its last build or look.
-func (w *watcher) changedSince(e *entry) bool {
-	fp := fingerprint(w.r.folder(e))
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	same := e.lively().print == fp
-	e.print = fp
-	return !same
 }
 
 // knows says whether a folder is watched or polled.
@@ -216,80 +184,6 @@ func (w *watcher) watch(e *entry) {
 	}
 }
 
-// wake watches a sleeping folder again, and has it built if it has changed. The channel is closed
-// when what serves is what is there.
-func (w *watcher) wake(e *entry) <-chan struct{} {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.waking != nil {
-		return e.waking
-	}
-	done := make(chan struct{})
-	if !e.asleep.Load() { // somebody else has
-		close(done)
-		return done
-	}
-	e.waking = done
-	w.r.wg.Go(func() {
-		w.add(e, w.r.folder(e))
-		if w.changedSince(e) {
-			<-w.r.build(e)
-		}
-		e.mu.Lock()
-		e.asleep.Store(false)
-		e.waking = nil
-		e.mu.Unlock()
-		close(done)
-	})
-	return done
-}
-
-// shrink puts folders to sleep until no more is watched than may be, with some room for the next.
-func (w *watcher) shrink(most int) {
-	w.mu.Lock()
-	over := w.count - most
-	if over <= 0 {
-		w.mu.Unlock()
-		return
-	}
-	over += most / 8
-	type candidate struct {
-		e    *entry
-		used uint32
-		cost int
-	}
-	list := make([]candidate, 0, len(w.known))
-	for e, t := range w.known {
-		list = append(list, candidate{e, e.used.Load(), t.cost()})
-	}
-	w.mu.Unlock()
-	slices.SortFunc(list, func(a, b candidate) int { return cmp.Compare(a.used, b.used) })
-	for _, c := range list {
-		if over <= 0 {
-			return
-		}
-		if w.sleep(c.e) {
-			over -= c.cost
-		}
-	}
-}
-
-// sleep stops to watch a folder that is not about to be built.
-func (w *watcher) sleep(e *entry) bool {
-	// Whoever sees that it sleeps, and wakes it, watches it after it was forgotten here.
-	w.tree.Lock()
-	defer w.tree.Unlock()
-	e.mu.Lock()
-	if e.gone.Load() || e.life == nil || e.building || e.timer != nil || e.waking != nil || e.asleep.Load() || e.current.Load() == nil {
-		e.mu.Unlock()
-		return false
-	}
-	e.asleep.Store(true)
-	e.mu.Unlock()
-	w.unwatch(e)
-	return true
-}
-
 // add watches a directory and those below it; what cannot be watched is polled.
 func (w *watcher) add(e *entry, dir string) {
 	if w.tryAdd(e, dir) {
@@ -309,8 +203,9 @@ func (w *watcher) add(e *entry, dir string) {
 
 // tryAdd is add; false if the kernel's limit of watches is reached.
 func (w *watcher) tryAdd(e *entry, dir string) bool {
-	w.tree.Lock()
-	defer w.tree.Unlock()
+	tree := e.tree()
+	tree.Lock()
+	defer tree.Unlock()
 	if e.gone.Load() {
 		return true // and forgotten: nobody would forget it again
 	}
@@ -436,12 +331,13 @@ func skipDir(rel string) bool {
 // forget drops a folder that is gone, or asleep. Of those that were removed the kernel has dropped
 // the watches by itself; those of a folder that was moved away are removed here.
 func (w *watcher) forget(e *entry) {
-	w.tree.Lock()
-	defer w.tree.Unlock()
+	tree := e.tree()
+	tree.Lock()
+	defer tree.Unlock()
 	w.unwatch(e)
 }
 
-// unwatch is forget for whoever holds tree.
+// unwatch is forget for whoever holds the entry's tree.
 func (w *watcher) unwatch(e *entry) {
 	w.mu.Lock()
 	t := w.known[e]
@@ -456,80 +352,6 @@ func (w *watcher) unwatch(e *entry) {
 	for _, p := range t.dirs {
 		_ = w.fs.Remove(p) // it is gone already: that is what was wanted
 	}
-}
-
-// polls looks at what cannot be watched, and is the registry's clock.
-func (w *watcher) polls(ctx context.Context, roots bool) {
-	tick := time.NewTicker(w.r.cfg.PollEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		w.r.clock.Add(1)
-		if w.missed.Swap(false) {
-			w.lookAtAll(ctx)
-		} else if roots {
-			w.r.rescanChanged()
-		}
-		w.mu.Lock()
-		var list []*entry
-		for e, t := range w.known {
-			if t.polled {
-				list = append(list, e)
-			}
-		}
-		w.mu.Unlock()
-		for _, e := range list {
-			if ctx.Err() != nil {
-				return
-			}
-			if e.gone.Load() { // it went while it was being added
-				w.forget(e)
-				continue
-			}
-			fp := fingerprint(w.r.folder(e))
-			w.mu.Lock()
-			t := w.known[e]
-			changed := t != nil && t.print != fp
-			if t != nil {
-				t.print = fp
-			}
-			w.mu.Unlock()
-			if changed {
-				w.r.touch(e)
-			}
-		}
-	}
-}
-
-// fingerprint changes when a file of the folder does: names, sizes, times of change, kinds.
-func fingerprint(folder string) uint64 {
-	h := fnv.New64a()
-	n := 0
-	_ = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil // unreadable is a state like any other
-		}
-		if n++; n > maxPolled {
-			return filepath.SkipAll
-		}
-		if rel, err := filepath.Rel(folder, path); d.IsDir() && (err != nil || skipDir(rel)) {
-			return filepath.SkipDir
-		}
-		h.Write([]byte(path))
-		if st, err := d.Info(); err == nil && !st.IsDir() {
-			var b [24]byte
-			binary.LittleEndian.PutUint64(b[0:], uint64(st.Size()))
-			binary.LittleEndian.PutUint64(b[8:], uint64(st.ModTime().UnixNano()))
-			binary.LittleEndian.PutUint64(b[16:], uint64(st.Mode()))
-			h.Write(b[:])
-		}
-		return nil
-	})
-	return h.Sum64()
 }
 
 // remedy adds to an error of inotify(7) what the operator can do about it.
