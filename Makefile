@@ -89,7 +89,7 @@ asan: setup ## test the C++ under AddressSanitizer
 	  $(GO) test -asan -count=1 ./sandboxworker/engine ./sandboxworker/runtime
 
 .PHONY: bench
-bench: build ## measure this host against its peers, interleaved
+bench: build ## measure this host: speed beside its peers, and the bars of its containment
 	$(call apt,wrk,command -v wrk)
 	@$(MAKE) setup-npm
 	@cd bench/peers && { [ -d node_modules ] || npm ci --no-audit --no-fund --silent; }

@@ -329,6 +329,13 @@ func (o *ordeal) broken() (out []string) {
 	if n := o.Before.Interrupted + o.After.Interrupted; n > 0 {
 		bad("%d responses were interrupted without an attack", n)
 	}
+	counted := 0.0
+	for _, n := range o.Interrupted {
+		counted += n
+	}
+	if float64(o.During.Interrupted) > counted {
+		bad("clients saw %d responses interrupted, the host counted %.0f", o.During.Interrupted, counted)
+	}
 	if len(o.Wrong) > 0 {
 		bad("incidents name the wrong tenants: %s", counts(o.Wrong))
 	}

@@ -42,17 +42,23 @@ const attacks = {
   "/sort": () => numbers(3e6).sort(),
   "/replaceAll": () => "a".repeat(2 ** 24).replaceAll("a", "bc"),
 
-  // Memory.
-  "/heap": () => { for (;;) hoard.push(new Array(1e4).fill(1.5)); },
-  "/buffer": () => { for (;;) hoard.push(new Uint8Array(4 << 20).fill(1)); },
+  // Memory, in bites of some 20 MB a request: what takes more at once meets the CPU limit first.
+  "/heap": () => { for (let i = 0; i < 250; i++) hoard.push(new Array(1e4).fill(1.5)); },
+  "/buffer": () => { for (let i = 0; i < 5; i++) hoard.push(new Uint8Array(4 << 20).fill(1)); },
   "/resizable": () => {
-    for (;;) {
-      const b = new ArrayBuffer(0, { maxByteLength: 1 << 28 });
-      hoard.push(b);
-      for (let n = 0; n < 1 << 28; n += 4 << 20) { b.resize(n); new Uint8Array(b).fill(1, Math.max(0, n - (4 << 20))); }
+    const b = new ArrayBuffer(0, { maxByteLength: 1 << 28 });
+    hoard.push(b);
+    for (let n = 4 << 20; n <= 20 << 20; n += 4 << 20) {
+      b.resize(n);
+      new Uint8Array(b, n - (4 << 20)).fill(1);
     }
   },
-  "/wasm": () => { for (;;) { const m = new WebAssembly.Memory({ initial: 1 }); hoard.push(m); for (let i = 0; i < 100; i++) m.grow(64); } },
+  "/wasm": () => {
+    const m = new WebAssembly.Memory({ initial: 1 });
+    hoard.push(m);
+    for (let i = 0; i < 5; i++) m.grow(64);
+    new Uint8Array(m.buffer).fill(1);
+  },
   "/promise-bomb": async () => {
     const more = () => { hoard.push(Promise.resolve().then(more), Promise.resolve().then(more)); };
     more();
