@@ -31,6 +31,7 @@ type overshootRow struct {
 	Death string         `json:"lastDeath,omitempty"` // the latest incident, if a process ended
 
 	path      string
+	named     bool // by the bar
 	over, lag histogram
 	next      histogram
 }
@@ -45,12 +46,11 @@ func (b *bench) overshoot() (*overshoots, error) {
 		return nil, err
 	}
 	rows := []*overshootRow{
-		{Shape: "JS loop", path: "/loop"}, {Shape: "Wasm loop", path: "/wasm-loop"}, {Shape: "regexp", path: "/regexp"},
+		{Shape: "JS loop", path: "/loop", named: true}, {Shape: "Wasm loop", path: "/wasm-loop", named: true}, {Shape: "regexp", path: "/regexp", named: true},
 		{Shape: "promise storm", path: "/promises"}, {Shape: "getter", path: "/getter"}, {Shape: "comparator", path: "/comparator"},
 		{Shape: "catches everything", path: "/catch"}, {Shape: "un-terminable loop", path: "/unterminable"},
 	}
 	res := &overshoots{Rows: rows, All: overshootRow{Shape: "JS, Wasm, regexp together"}}
-	each := max(1, b.kills/len(rows))
 	plain, err := b.startHost(hostOptions{tenants: workers(string(source), attacker)})
 	if err != nil {
 		return nil, err
@@ -67,14 +67,18 @@ func (b *bench) overshoot() (*overshoots, error) {
 			}
 			res.WasmHost = t.info
 		}
-		err := r.run(b, t, each)
+		n := max(1, b.kills/10)
+		if r.named {
+			n = max(1, b.kills/3)
+		}
+		err := r.run(b, t, n)
 		if t != plain {
 			t.stop()
 		}
 		if err != nil {
 			return nil, err
 		}
-		if r.path == "/loop" || r.path == "/wasm-loop" || r.path == "/regexp" {
+		if r.named {
 			res.All.over.merge(&r.over)
 			res.All.lag.merge(&r.lag)
 			res.All.next.merge(&r.next)

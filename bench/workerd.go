@@ -13,7 +13,7 @@ import (
 func (b *bench) workerdBinary() (bin, version string, err error) {
 	bins, err := filepath.Glob(filepath.Join(b.root, "bench/peers/node_modules/@cloudflare/workerd-linux-*/bin/workerd"))
 	if err != nil || len(bins) == 0 {
-		return "", "", fmt.Errorf("no workerd for this machine below bench/peers/node_modules (%v)", err)
+		return "", "", fmt.Errorf("no workerd for this machine below bench/peers/node_modules (%v): `make bench` installs it", err)
 	}
 	out, err := exec.Command(bins[0], "--version").Output()
 	if err != nil {
