@@ -62,8 +62,8 @@ type ordeal struct {
 	Served        int     `json:"attackerServedOf20"`
 	ServedAfterMs float64 `json:"attackerServedAfterMs"` // from the attack's end to its first good answer
 
-	dies, outside bool
-	log           string
+	dies, outside, anyName bool
+	log                    string
 }
 
 // arena is a host under attack.
@@ -161,7 +161,7 @@ func (b *bench) ordeal(r attackRow) (*ordeal, error) {
 		return nil, err
 	}
 	defer t.stop()
-	o := &ordeal{Name: r.name, What: r.what, Host: t.info, dies: r.dies, outside: r.outside}
+	o := &ordeal{Name: r.name, What: r.what, Host: t.info, dies: r.dies, outside: r.outside, anyName: r.anyName}
 	if err := t.built(b.ctx); err != nil {
 		return nil, err
 	}
@@ -279,7 +279,7 @@ func (o *ordeal) judge(list []incident) {
 			kind += " " + *i.Signal
 		}
 		o.Kinds[kind]++
-		if o.outside && len(i.Tenants) == 0 {
+		if o.anyName || o.outside && len(i.Tenants) == 0 {
 			continue // killed from outside: nobody's doing
 		}
 		if o.outside || !i.names(attacker) {

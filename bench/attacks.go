@@ -21,6 +21,8 @@ type attackRow struct {
 	dies bool
 	// outside says that nobody's code is to blame: incidents must name no tenant.
 	outside bool
+	// anyName says that a signal from outside looks like a fault of V8: who executes is a suspect.
+	anyName bool
 	wasm    bool // needs WebAssembly
 	egress  bool // needs outbound fetch
 }
@@ -47,6 +49,8 @@ func attackRows() []attackRow {
 		{name: "replaceall", what: "replaceAll over 16 MB", run: keepAsking(1, "/replaceAll")},
 		{name: "kill9", what: "kill -9 of a random shard every second", run: killShards(syscall.SIGKILL), dies: true, outside: true},
 		{name: "stop", what: "kill -STOP of a random shard every second", run: killShards(syscall.SIGSTOP), dies: true, outside: true},
+		{name: "segv", what: "kill -SEGV of a random shard every second, as if V8 had crashed", run: killShards(syscall.SIGSEGV), dies: true, outside: true, anyName: true},
+		{name: "abrt", what: "kill -ABRT of a random shard every second, as if V8 had aborted", run: killShards(syscall.SIGABRT), dies: true, outside: true, anyName: true},
 	}
 }
 
@@ -54,7 +58,7 @@ func attackRows() []attackRow {
 const blowEvery = 100 * time.Millisecond
 
 // closeTime is how long an incident may take to be on record after the attacker's answer.
-const closeTime = 3 * time.Second
+const closeTime = 500 * time.Millisecond
 
 // aborts strikes with one abort after the other, the next as soon as the last incident is closed
 // and at most ten a second.

@@ -39,8 +39,9 @@ type upstream struct {
 
 	mu   sync.Mutex
 	seen map[string]map[string]int // guarded by mu: id → "METHOD /path" → requests
-	// onFirst is called for the first safe request of an id, before it is answered; may be nil.
-	onFirst func(id string)
+	// hook is called before the answer to a request that asks for it: hook=first once for an id,
+	// hook=always each time. Guarded by mu; may be nil.
+	hook func(id string)
 }
 
 // startUpstream answers GET /attempt with how often that id has asked, and counts everything.
@@ -63,12 +64,19 @@ func (u *upstream) serve(w http.ResponseWriter, r *http.Request) {
 		u.seen[id] = map[string]int{}
 	}
 	u.seen[id][key]++
-	n, hook := u.seen[id][key], u.onFirst
+	n, hook := u.seen[id][key], u.hook
 	u.mu.Unlock()
-	if n == 1 && hook != nil && r.URL.Query().Get("hook") != "" {
+	if when := r.URL.Query().Get("hook"); hook != nil && (when == "first" && n == 1 || when == "always") {
 		hook(id)
 	}
 	w.Write([]byte(strings.Repeat("I", min(n, 9))))
+}
+
+// onHook says what hooks do from now on.
+func (u *upstream) onHook(f func(id string)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.hook = f
 }
 
 // count is how often an id has made this request.
