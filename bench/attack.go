@@ -176,14 +176,13 @@ func (b *bench) ordeal(r attackRow) (*ordeal, error) {
 			return o, nil
 		}
 	}
-	calm := min(b.duration/4, 15*time.Second)
 	g := &generator{client: t.public, tenants: victimNames(), rate: b.rate}
-	b.say("%s: the calm before, %v", r.name, calm)
-	g.run(b.ctx, time.Second) // warms connections and code
-	o.Before = g.run(b.ctx, calm)
+	b.say("%s: the calm before, %v", r.name, b.calm)
+	g.run(b.ctx, min(b.calm, time.Second)) // warms connections and code
+	o.Before = g.run(b.ctx, b.calm)
 	b.assault(r, o, t, g)
-	b.say("%s: the calm after, %v", r.name, calm)
-	o.After = g.run(b.ctx, calm)
+	b.say("%s: the calm after, %v", r.name, b.calm)
+	o.After = g.run(b.ctx, b.calm)
 	o.compare()
 	if err := b.ctx.Err(); err != nil {
 		return nil, err

@@ -35,6 +35,7 @@ type bench struct {
 	sample time.Duration
 
 	duration time.Duration // of each attack
+	calm     time.Duration // of the load before and after each
 	rows     []string      // attacks to run; empty for all
 	rate     float64       // requests a second of each victim
 
@@ -136,6 +137,7 @@ func (b *bench) prepare(only, rows, live string) (err error) {
 			return fmt.Errorf("no instrument %q; -h lists them", name)
 		}
 	}
+	b.calm = min(b.duration/4, 15*time.Second)
 	if rows != "" {
 		b.rows = strings.Split(rows, ",")
 	}
