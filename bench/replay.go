@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 	"text/tabwriter"
+	"time"
 )
 
 // replays is which requests were replayed, as an upstream saw it.
@@ -143,7 +144,8 @@ func (b *bench) replay() (*replays, error) {
 	return res, nil
 }
 
-// signalShardOf sends a signal to the process that hosts a tenant.
+// signalShardOf sends a signal to the process that hosts a tenant and waits until it is gone: a Go
+// program takes a moment to die of a fault, and could answer in it.
 func (t *target) signalShardOf(tenant string, sig syscall.Signal) {
 	list, err := t.shards()
 	if err != nil {
@@ -152,6 +154,9 @@ func (t *target) signalShardOf(tenant string, sig syscall.Signal) {
 	for _, s := range list {
 		if slices.Contains(s.Tenants, tenant) && name(s.PID) == "worker" {
 			syscall.Kill(s.PID, sig)
+			for end := time.Now().Add(2 * time.Second); name(s.PID) == "worker" && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
 		}
 	}
 }
