@@ -27,7 +27,7 @@ func TestNeighboursLoseNothing(t *testing.T) {
 			continue
 		}
 		t.Run(r.name, func(t *testing.T) {
-			b := &bench{ctx: context.Background(), root: root, bin: bin, say: func(string, ...any) {}, rate: 4, duration: d, calm: 500 * time.Millisecond}
+			b := &bench{ctx: context.Background(), root: root, bin: bin, say: func(string, ...any) {}, rate: 8, duration: d, calm: 500 * time.Millisecond}
 			o, err := b.ordeal(r)
 			if err != nil {
 				t.Fatal(err)
