@@ -37,7 +37,8 @@ type Options struct {
 	// OnViolation is called at most once, from a goroutine of the Conn and without locks held,
 	// when the shard breaks the protocol. The shard must be killed.
 	OnViolation func(error)
-	// PingTimeout without an answer makes a shard at work a suspect; 45 ms. See pulse.
+	// PingTimeout without an answer makes a shard at work a suspect; 45 ms, and 5 s without Look. See
+	// pulse.
 	PingTimeout time.Duration
 	// PingEvery is how long a shard at work may be silent before it is asked; 20 ms.
 	PingEvery time.Duration
@@ -56,6 +57,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.PingTimeout == 0 {
 		o.PingTimeout = 45 * time.Millisecond
+		if o.Look == nil {
+			o.PingTimeout = restTimeout // nothing tells a busy machine from a shard that hangs
+		}
 	}
 	if o.Grace == 0 {
 		o.Grace = 2 * time.Second

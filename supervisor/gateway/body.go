@@ -126,6 +126,8 @@ func (c *call) copyResponse(stream *gatewayside.Stream, length int64) {
 		// The end of the stream that was read is the cancelling's, not the response's.
 		c.s.obs.Metrics.Broken()
 		c.cut(stream, gen.Outcome_canceled)
+	case err == nil && length >= 0 && sent == length:
+		c.finish(stream, gen.Outcome_unknown) // a client that has all it was promised may leave
 	case c.r.Context().Err() != nil || errors.Is(err, errClient):
 		c.gone(stream)
 	case err != nil && died(stream.Result().Outcome):

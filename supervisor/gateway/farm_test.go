@@ -333,8 +333,12 @@ func (s *script) start(d *workerside.Data, id uint64, st *scriptStream) {
 		if st.open.Attempt > 1 {
 			s.whole(d, id, 200, plain+"x-shard\n"+fmt.Sprint(s.id)+"\n", "attempt "+strconv.Itoa(int(st.open.Attempt)))
 		}
-	case "/kill": // somebody outside kills the process
-		s.die(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1})
+	case "/kill": // somebody outside kills the process, the first n times
+		if int(st.open.Attempt) <= number("n") {
+			s.die(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1})
+			return
+		}
+		s.whole(d, id, 200, plain, "attempt "+strconv.Itoa(int(st.open.Attempt)))
 	case "/overdue":
 		d.Begin().Overdue(id, &ipc.Overdue{Tenant: st.open.Tenant, CPUMicros: 151_000, LimitMicros: 50_000})
 		d.End()

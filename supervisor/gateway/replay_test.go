@@ -132,13 +132,17 @@ func TestAKillFromOutsideIsHeldAgainstNobody(t *testing.T) {
 		}
 	})
 	time.Sleep(100 * time.Millisecond)
-	// Its own request dies with each shard it gets, and ends after a bounded number of them.
-	resp, body := f.request("GET", "/kill", nil, host("b.localhost"))
-	ours(t, resp, body, 502, "crashed", "b")
+	resp, body := f.request("GET", "/kill?n=2", nil, host("b.localhost"))
+	if resp.StatusCode != 200 || body != "attempt 3" {
+		t.Errorf("b: %d %q", resp.StatusCode, body)
+	}
 	wg.Wait()
 	if a, b := f.pool.Standing("a"), f.pool.Standing("b"); a != "" || b != "" {
 		t.Errorf("standing of a: %q, of b: %q", a, b)
 	}
+	// A request that dies with each shard it gets ends after a bounded number of them.
+	resp, body = f.request("GET", "/kill?n=99", nil, host("b.localhost"))
+	ours(t, resp, body, 502, "crashed", "b")
 	if n := f.metric(`bulkhead_interrupted_total{reason="attempts"}`); n != "1" {
 		t.Errorf("interrupted by attempts: %s", n)
 	}

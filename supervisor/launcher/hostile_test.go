@@ -13,6 +13,8 @@ import (
 
 	"bulkhead/supervisor/launcher/orders"
 
+	"bulkhead/policy/limits"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -148,9 +150,10 @@ func TestThreadsAreBounded(t *testing.T) {
 		if got := c.ask("say %d threads 20", id); got != "started" {
 			t.Fatalf("20 threads: %s", got)
 		}
-		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
-		if err != nil || !strings.Contains(string(limits), "Max processes             64                   64") {
-			t.Errorf("limits of a worker (%v):\n%s", err, limits)
+		most := limits.DefaultShard().PIDs
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+		if err != nil || !strings.Contains(string(text), fmt.Sprintf("Max processes             %-20d %-20d", most, most)) {
+			t.Errorf("limits of a worker (%v):\n%s", err, text)
 		}
 		// The worker dies of it, after writing a traceback that nobody reads here.
 		if _, err := fmt.Fprintf(c, "say %d threads 400\n", id); err != nil {
@@ -160,10 +163,10 @@ func TestThreadsAreBounded(t *testing.T) {
 			n, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 			return len(n)
 		}
-		eventually(t, "the limit is reached", func() bool { return threads() >= 64 || !alive(pid) })
+		eventually(t, "the limit is reached", func() bool { return threads() >= most*9/10 || !alive(pid) })
 		time.Sleep(200 * time.Millisecond)
-		if n := threads(); n > 64 {
-			t.Errorf("a worker has %d threads, want 64 at most", n)
+		if n := threads(); n > most {
+			t.Errorf("a worker has %d threads, want %d at most", n, most)
 		}
 	})
 }
