@@ -13,9 +13,16 @@ func (x *executor) bodyWithin(t *tenant, inv *invocation, n int) bool {
 	if inv.body <= t.limits.responseBytes {
 		return true
 	}
-	x.finish(inv, gen.Outcome_exception, fmt.Sprintf("the response body exceeded its limit of %d bytes: %d were written", t.limits.responseBytes, inv.body))
-	x.tell(t, inv)
+	x.refuse(t, inv, fmt.Sprintf("the response body exceeded its limit of %d bytes: %d were written", t.limits.responseBytes, inv.body))
 	return false
+}
+
+// refuse ends an invocation whose response cannot be sent, and tells its log: nothing was thrown that
+// would stand there.
+func (x *executor) refuse(t *tenant, inv *invocation, why string) {
+	x.s.logs.put(t, line{requestID: inv.requestID, attempt: inv.attempt, timeMs: t.clock, level: gen.LogEntry_Level_error, text: why})
+	x.finish(inv, gen.Outcome_exception, why)
+	x.tell(t, inv)
 }
 
 // memoryLimitMessage says that t passed its memory limit. What V8 counted last may be less: it then

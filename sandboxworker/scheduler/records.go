@@ -172,8 +172,7 @@ func (x *executor) head(t *tenant, inv *invocation, r *engine.Record) {
 		err = ipc.Violation(ipc.KindHeaders, 0, "status %d", r.Status)
 	}
 	if err != nil {
-		x.finish(inv, gen.Outcome_exception, "the response cannot be sent: "+err.(*ipc.ViolationError).Detail)
-		x.tell(t, inv)
+		x.refuse(t, inv, "the response cannot be sent: "+err.(*ipc.ViolationError).Detail)
 		return
 	}
 	if r.BodyMode != gen.BodyMode_none && !x.bodyWithin(t, inv, len(r.Data)) {

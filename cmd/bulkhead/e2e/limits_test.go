@@ -27,6 +27,8 @@ tenants:
   heads: {limits: {headers: 1KiB}}
   logs: {limits: {logBytes: 1KiB}}
   timers: {limits: {timers: 3}}
+  pending: {limits: {pending: 3}}
+  subrequests: {limits: {subrequests: 2}}
   script: {limits: {scriptSize: 1KiB}}
 `
 
@@ -54,6 +56,15 @@ func TestEveryLimit(t *testing.T) {
 		"heads":  hosttest.Worker(`export default { fetch() { return new Response("x", { headers: { "x-large": "y".repeat(2000) } }); } };`),
 		"logs":   hosttest.Worker(`export default { fetch() { for (let i = 0; i < 100; i++) console.log("line " + i + " " + "z".repeat(50)); return new Response("logged"); } };`),
 		"timers": hosttest.Worker(`export default { fetch() { for (let i = 0; i < 4; i++) setTimeout(() => {}, 50); return new Response("never"); } };`),
+		"pending": hosttest.Worker(`export default { fetch(r, env, ctx) {
+			for (let i = 0; i < 5; i++) ctx.waitUntil(new Promise((done) => setTimeout(done, 20)));
+			return new Response("never");
+		} };`),
+		"subrequests": hosttest.Worker(`export default { async fetch() {
+			const said = [];
+			for (let i = 0; i < 3; i++) await fetch("http://127.0.0.1:1/").catch((e) => said.push(e.message));
+			return new Response(said.join("|"));
+		} };`),
 		"script": hosttest.Worker(`export default { fetch() { return new Response("` + strings.Repeat("s", 2000) + `"); } };`),
 	}})
 	for _, c := range []struct {
@@ -73,11 +84,13 @@ func TestEveryLimit(t *testing.T) {
 		{"chunked upload", "POST", "upload", "/", chunked(200_000), 0, 413, "canceled", `\(requestBody\): it has at least \S+, allowed are 64KiB`, ""},
 		{"upload to the byte", "POST", "upload", "/", strings.NewReader(strings.Repeat("x", 65536)), 0, 200, "", `^65536$`, "-"},
 		{"whole response", "GET", "response", "/whole", nil, 0, 500, "exception", `responseBody|limit`, ""},
-		{"streamed response", "GET", "response", "/", nil, 0, 0, "", "", `responseBody|limit`},
+		{"streamed response", "GET", "response", "/", nil, 0, 0, "", "", `body exceeded its limit of 65536 bytes: \d+ were written`},
 		{"request head", "GET", "heads", "/", nil, 1100, 431, "loadShed", `\(headers\): it has \S+, allowed are 1KiB`, ""},
 		{"response head", "GET", "heads", "/", nil, 0, 500, "exception", `\(headers\): it has \S+, allowed are 1KiB`, ""},
 		{"logs", "GET", "logs", "/", nil, 0, 200, "", `^logged$`, `line 9 `},
 		{"timers", "GET", "timers", "/", nil, 0, 500, "exception", `exception`, `Too many timers: the limit is 3`},
+		{"pending", "GET", "pending", "/", nil, 0, 500, "exception", `exception`, `the limit is 3 operations`},
+		{"subrequests", "GET", "subrequests", "/", nil, 0, 200, "", `too many subrequests: one request may make 2`, "-"},
 		{"script", "GET", "script", "/", nil, 0, 500, "notLoaded", `could not be built`, `the bundle has \S+, the limit \(scriptSize\) is 1KiB`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
