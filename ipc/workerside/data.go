@@ -43,6 +43,9 @@ func NewData(fd int, w *limits.Wire) *Data {
 // that a request is read, run and answered by one thread without a wake-up between.
 func (d *Data) Poll(each func(f gen.Frame, raw []byte) error) error {
 	n, err := read(d.fd, d.sc.Free())
+	if hungUp(err) {
+		return io.EOF
+	}
 	if err != nil {
 		return fmt.Errorf("data channel: read: %w", err)
 	}
@@ -89,7 +92,7 @@ func (d *Data) Pending() int {
 func (d *Data) Unwritten() bool { return d.Pending() > 0 && !d.writing.Load() }
 
 // Flush writes what is pending in one write(2) where the socket takes it. It blocks while the
-// gateway does not read.
+// gateway does not read. io.EOF when it is gone.
 func (d *Data) Flush() error {
 	d.flushMu.Lock()
 	defer d.flushMu.Unlock()
@@ -99,10 +102,19 @@ func (d *Data) Flush() error {
 	d.out, d.pending = d.pending, d.out
 	d.mu.Unlock()
 	defer d.out.Reset(keepBuffer)
-	if err := writeAll(d.fd, d.out.Bytes()); err != nil {
+	err := writeAll(d.fd, d.out.Bytes())
+	if hungUp(err) {
+		return io.EOF
+	}
+	if err != nil {
 		return fmt.Errorf("data channel: write: %w", err)
 	}
 	return nil
+}
+
+// hungUp tells whether an error means that the gateway closed its end, perhaps with frames unread.
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func read(fd int, p []byte) (int, error) {

@@ -31,7 +31,8 @@ func (s *Scheduler) takeStale() *tenant {
 	s.trimDue = false
 	t := s.stale(time.Now())
 	if t != nil {
-		t.running, s.trimming = true, true
+		s.claim(t)
+		s.trimming = true
 	}
 	return t
 }

@@ -47,7 +47,8 @@ type memory struct {
 	growth  footprint // that running turns have added since, by estimate
 	reserve footprint // that running turns may add
 	running int       // tenants that may be growing
-	blocked bool      // somebody waits for one of them
+	freeing int       // idle tenants whose memory is being reclaimed
+	blocked bool      // somebody waits for one of either
 }
 
 // footprint is what isolates take, in bytes.
@@ -143,6 +144,12 @@ func (t *tenant) idle() bool {
 	return !t.running && !t.queued && t.held.all > 0 && t.inFlight.Load() == 0 && len(t.evict) == 0
 }
 
+// claim takes an idle tenant, for reclaim. Caller holds mu.
+func (s *Scheduler) claim(t *tenant) {
+	t.running = true
+	s.memory.freeing++
+}
+
 // reclaim makes the isolate of a tenant that was claimed smaller, or gives it up if that was done
 // before.
 func (x *executor) reclaim(t *tenant) {
@@ -155,6 +162,8 @@ func (x *executor) reclaim(t *tenant) {
 	s.mu.Lock()
 	s.settle(t)
 	t.running = false
+	s.memory.freeing--
+	s.memory.blocked = false
 	if len(t.queue) > 0 || len(t.evict) > 0 {
 		s.runnable(t)
 	}

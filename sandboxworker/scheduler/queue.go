@@ -106,11 +106,13 @@ func (s *Scheduler) next() (t *tenant, reclaim bool) {
 	}
 	t = q.runnable[best]
 	if t.refused = len(t.evict) == 0 && !s.room(t); t.refused {
-		if v := s.victim(); v != nil {
-			v.running = true
-			return v, true
+		if s.memory.freeing == 0 {
+			if v := s.victim(); v != nil {
+				s.claim(v)
+				return v, true
+			}
 		}
-		if s.memory.running > 0 {
+		if s.memory.running > 0 || s.memory.freeing > 0 {
 			s.memory.blocked = true
 			return nil, false
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	goruntime "runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -31,6 +32,7 @@ var testEngine *engine.Engine
 const profileEnv = "SCHEDULER_TEST_PROFILE"
 
 func TestMain(m *testing.M) {
+	goruntime.GOMAXPROCS(goruntime.NumCPU() + 2) // as in a worker
 	profile := seccomp.JIT
 	var err error
 	if name := os.Getenv(profileEnv); name != "" {
@@ -99,6 +101,9 @@ func startShard(t testing.TB, opt Options) *shard {
 	go func() { ran <- s.Run() }()
 	c, err := gatewayside.Dial(p.GatewayControl, p.GatewayData, gatewayside.Options{
 		OnViolation: func(err error) { t.Errorf("the shard broke the protocol: %v", err) },
+		// Nobody can tell here whether the shard hangs or the machine is busy; how fast it answers is
+		// what TestStuckExecutorsAreJoined looks at.
+		PingTimeout: 20 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
