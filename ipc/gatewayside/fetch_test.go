@@ -30,7 +30,7 @@ func fetcher(t *testing.T, l limits.Tenant, fetch func(*gatewayside.Subrequest))
 	t.Helper()
 	pair := ipctest.NewPair(t)
 	peer := ipctest.NewPeer(t, pair)
-	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{})
+	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{PingTimeout: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +322,7 @@ func TestFetchOfAnExpiredParent(t *testing.T) {
 	l.Wall = 10 * time.Millisecond
 	pair := ipctest.NewPair(t)
 	peer := ipctest.NewPeer(t, pair)
-	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{Grace: 10 * time.Millisecond})
+	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{Grace: 10 * time.Millisecond, PingTimeout: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,11 +123,11 @@ func TestRedirects(t *testing.T) {
 			return
 		}
 		if r.URL.Path == "/loop" {
-			http.Redirect(w, r, "/loop", 302)
+			http.Redirect(w, r, "/loop", http.StatusFound)
 			return
 		}
 		if r.URL.Path == "/nowhere" {
-			w.WriteHeader(302)
+			w.WriteHeader(http.StatusFound)
 			return
 		}
 		describe(w, r)

@@ -39,10 +39,7 @@ func parseURL(s string) (*url.URL, error) {
 			return bad()
 		}
 	}
-	if strings.HasSuffix(u.Host, ":") {
-		u.Host = strings.TrimSuffix(u.Host, ":")
-	}
-	u.Host = strings.ToLower(u.Host)
+	u.Host = strings.ToLower(strings.TrimSuffix(u.Host, ":"))
 	if full, err := url.Parse(scheme + "://" + u.Host + target); err == nil && full.RequestURI() == target {
 		return full, nil
 	}
@@ -132,8 +129,6 @@ type requestBody struct {
 	mode  gen.BodyMode
 	whole []byte
 	read  bool // whole was taken from the exchange
-	used  bool // a streamed body was given to a request
-	done  bool // a streamed body was read to its end
 }
 
 func (b *requestBody) init(f *fetch) { b.f, b.mode = f, f.r.BodyMode }
@@ -160,7 +155,6 @@ func (b *requestBody) attach(req *http.Request) error {
 			req.Body, _ = req.GetBody()
 		}
 	case gen.BodyMode_streamed:
-		b.used = true
 		req.ContentLength = -1
 		// The runtime sets it where the length is known; net/http holds the body to it.
 		if len(length) == 1 {
