@@ -103,6 +103,11 @@ func TestFetchShapes(t *testing.T) {
 			const all = await Promise.all(Array.from({ length: 200 }, (_, i) => fetch("http://up.test/" + i).then((x) => x.text())));
 			return new Response(String(all.filter((x, i) => x.startsWith("GET http://up.test/" + i + " ")).length));
 		}
+		case "/pending": {
+			const all = Array.from({ length: 250 }, () => fetch("http://hangs.test/").catch((e) => e.name));
+			const first = await Promise.race(all);
+			return new Response(first);
+		}
 		case "/limit": {
 			let n = 0;
 			try { for (;;) { await (await fetch("http://up.test/")).text(); n++; } } catch (e) { return new Response(n + " " + e.message); }
@@ -141,7 +146,7 @@ func TestFetchShapes(t *testing.T) {
 		default:
 			echo(r)
 		}
-	}, func(l *limits.Tenant) { l.Subrequests, l.CPU = 300, 5*time.Second })
+	}, func(l *limits.Tenant) { l.Subrequests, l.CPU, l.Pending = 300, 5*time.Second, 210 })
 	for path, want := range map[string]string{
 		"/startup":       "fetch failed: start-up code belongs to no request",
 		"/fails":         "TypeError: fetch failed: no such thing",
@@ -159,6 +164,7 @@ func TestFetchShapes(t *testing.T) {
 		"/stream-fails":  "TypeError: fetch failed: the request's body failed: RangeError: dry",
 		"/unread":        "ok",
 		"/many":          "200",
+		"/pending":       "QuotaExceededError",
 		"/limit":         "300 fetch failed: too many subrequests: one request may make 300",
 		"/clock":         "true",
 		"/wait":          "ok",

@@ -205,16 +205,20 @@ func (e *Egress) spare() bool {
 
 // take counts one more connection, or says that there are too many.
 func (e *Egress) take(ctx context.Context) error {
-	for attempt := 0; ; attempt++ {
-		if e.conns.Add(1) <= int64(e.opt.Conns) {
-			return nil
-		}
-		e.conns.Add(-1)
-		if attempt > 0 || !e.spare() {
-			return errTooManyConns
-		}
-		if ctx.Err() != nil {
+	for spared := false; ; {
+		n := e.conns.Load()
+		switch {
+		case n < int64(e.opt.Conns):
+			// Not counted before there is room: a moment too many would turn away somebody else.
+			if e.conns.CompareAndSwap(n, n+1) {
+				return nil
+			}
+		case ctx.Err() != nil:
 			return ctx.Err()
+		case spared || !e.spare():
+			return errTooManyConns
+		default:
+			spared = true
 		}
 	}
 }

@@ -25,6 +25,7 @@ class Subrequest {
     this.wire = undefined; // WireBody of the response
     this.pump = undefined; // of the request's body
     this.onAbort = undefined;
+    fetchesPending++;
   }
   start() {
     const { inv, request } = this;
@@ -94,6 +95,7 @@ class Subrequest {
     if (this.state === OVER) return;
     const started = this.state !== QUEUED;
     this.state = OVER;
+    fetchesPending--;
     this.ended = true;
     const { inv } = this;
     if (this.wire === undefined || this.wire.queue.length === 0) {
@@ -183,6 +185,7 @@ class Subrequest {
   orphan(killed) {
     const { wire, pump } = this;
     this.unfollow();
+    if (this.state !== OVER) fetchesPending--;
     this.state = OVER;
     this.ended = true;
     fetches.delete(this.id);
@@ -213,12 +216,17 @@ const subrequest = (state) => {
   if (!StringStartsWith(url, "https://") && !StringStartsWith(url, "http://")) {
     return PromiseReject(new TypeError(`fetch failed: the scheme of ${JSONStringify(StringSlice(url, 0, 100))} is not http or https.`));
   }
+  const refusal = pendingRefusal();
+  if (refusal !== undefined) return PromiseReject(refusal);
   const d = deferred();
   const s = new Subrequest(inv, state, d);
   if (inv.fetching >= MAX_OPEN) {
     (inv.fetchQueue ??= new Fifo()).push(s);
   } else {
-    s.start();
+    try { s.start(); } catch (error) { // the turn's output was full
+      fetchesPending--;
+      throw error;
+    }
   }
   (inv.fetches ??= new SafeSet()).add(s);
   if (state.follow !== undefined) s.follow(state.follow);

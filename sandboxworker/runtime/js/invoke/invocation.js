@@ -9,13 +9,14 @@ const live = new SafeMap(); // id -> Invocation
 let settled = bareList(); // invocations whose answer is complete, to be looked at when the turn ends
 let opsPending = 0;
 let waitsPending = 0; // promises given to waitUntil
+let fetchesPending = 0; // subrequests that are not over
 
 // pendingRefusal is the error for what would pass the limit of pending things, or undefined.
 const pendingRefusal = () => {
   const limit = typeof host.pendingLimit === "number" ? host.pendingLimit : 4096;
-  const now = opsPending + waitsPending;
+  const now = opsPending + waitsPending + fetchesPending;
   if (now < limit) return undefined;
-  return newDOMException(`Too much is pending: the limit is ${limit} operations and waitUntil() promises at once, and ${now} have not settled.`, "QuotaExceededError");
+  return newDOMException(`Too much is pending: the limit is ${limit} operations, subrequests and waitUntil() promises at once, and ${now} have not settled.`, "QuotaExceededError");
 };
 
 const ANSWERING = 0, SENDING = 1, ANSWERED = 2;
