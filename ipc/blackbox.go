@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"sync/atomic"
@@ -24,8 +25,9 @@ const (
 const (
 	slotSeq    = 0  // u64
 	slotStream = 8  // u64, 0: no stream (a timer, a start)
-	slotTenant = 16 // u32
-	slotFault  = 20 // u32, a signal
+	slotTenant = 16 // u32; Enter writes 0 into slotFault with it
+	slotFault  = 20 // u32, the signal the process died of while this executor ran, 0: none
+	slotDetail = 24 // 40 bytes, NUL padded: V8's reason
 )
 
 // BlackBox is the writer's view.
@@ -42,6 +44,14 @@ func NewBlackBox(mem []byte) (*BlackBox, error) {
 
 func (b *BlackBox) word(slot, off int) *uint64 {
 	return (*uint64)(unsafe.Pointer(&b.mem[slot*BlackBoxSlotBytes+off]))
+}
+
+// Slot returns a slot's memory, nil of a nil BlackBox: for who writes its fault and detail.
+func (b *BlackBox) Slot(slot int) []byte {
+	if b == nil {
+		return nil
+	}
+	return b.mem[slot*BlackBoxSlotBytes : (slot+1)*BlackBoxSlotBytes : (slot+1)*BlackBoxSlotBytes]
 }
 
 // Enter notes that slot's executor is about to run tenant for stream. A nil BlackBox does
@@ -66,25 +76,53 @@ func (b *BlackBox) Leave(slot int) {
 // Running is one executor's claim of what it was running.
 type Running struct {
 	Slot   int
-	Tenant uint32
+	Tenant uint32 // 0 when it faulted between turns
 	Stream uint64 // 0 when no request was concerned
 	Turns  uint64 // turns begun in this slot
-	Fault  uint32 // signal of the fault that ended the process in this slot's thread, 0: none
-	Detail string // V8's last words about it, printable ASCII
+	Fault  uint32 // the signal the process died of here, 0: not here, or not by a fault
+	Detail string // why, in V8's words: printable ASCII, at most 40 bytes
 }
 
-// ReadBlackBox returns what a black box says was running. mem is hostile: whatever it holds,
-// the result has at most BlackBoxSlots entries.
+// ReadBlackBox returns what a black box says was running, and who faulted. mem is hostile: whatever
+// it holds, the result has at most BlackBoxSlots entries.
 func ReadBlackBox(mem []byte) []Running {
 	var out []Running
 	for i := 0; i < BlackBoxSlots && (i+1)*BlackBoxSlotBytes <= len(mem); i++ {
 		s := mem[i*BlackBoxSlotBytes:]
 		seq := binary.LittleEndian.Uint64(s[slotSeq:])
-		if seq%2 == 0 {
+		r := Running{Slot: i, Turns: (seq + 1) / 2, Fault: fault(binary.LittleEndian.Uint32(s[slotFault:]))}
+		if r.Fault != 0 {
+			r.Detail = printable(s[slotDetail:BlackBoxSlotBytes])
+		}
+		switch {
+		case seq%2 != 0:
+			r.Tenant, r.Stream = binary.LittleEndian.Uint32(s[slotTenant:]), binary.LittleEndian.Uint64(s[slotStream:])
+		case r.Fault == 0:
 			continue
 		}
-		out = append(out, Running{Slot: i, Tenant: binary.LittleEndian.Uint32(s[slotTenant:]),
-			Stream: binary.LittleEndian.Uint64(s[slotStream:]), Turns: seq/2 + 1, Fault: binary.LittleEndian.Uint32(s[slotFault:])})
+		out = append(out, r)
 	}
 	return out
+}
+
+// fault returns n where it can be a signal, else 0.
+func fault(n uint32) uint32 {
+	if n > 64 {
+		return 0
+	}
+	return n
+}
+
+// printable returns b up to its first NUL, with a dot for every byte that is not printable ASCII.
+func printable(b []byte) string {
+	if n := bytes.IndexByte(b, 0); n >= 0 {
+		b = b[:n]
+	}
+	out := bytes.Clone(b)
+	for i, c := range out {
+		if c < ' ' || c > '~' {
+			out[i] = '.'
+		}
+	}
+	return string(out)
 }

@@ -54,6 +54,9 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	if err := engine.HandleFaults(); err != nil {
+		return err
+	}
 	for _, fd := range []int{fdControl, fdData} {
 		if err := syscall.SetNonblock(fd, false); err != nil {
 			return fmt.Errorf("make descriptor %d blocking: %w", fd, err)

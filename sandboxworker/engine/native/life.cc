@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 
+#include "fault.h"
 #include "instance.h"
 
 namespace bulkhead {
@@ -113,6 +114,7 @@ bh_isolate* bh_isolate_new(uint64_t heap_max) {
   v8::HandleScope scope(iso);
   iso->SetStackLimit(bulkhead::StackLimit());
   iso->SetMicrotasksPolicy(v8::MicrotasksPolicy::kExplicit);
+  bulkhead::RecordFatalErrorsOf(iso);
   iso->SetPromiseRejectCallback(bulkhead::OnPromiseReject);
   iso->AddMessageListener(bulkhead::OnMessage);
   iso->SetAllowAtomicsWait(false);

@@ -39,6 +39,7 @@ import "C"
 
 import (
 	"errors"
+	"syscall"
 	"unsafe"
 
 	_ "github.com/ada-url/goada" // links Ada, whose C API url.cc calls
@@ -107,6 +108,21 @@ func SetSource(src []byte) error {
 
 // CodeCacheSize returns the bytes of the code cache isolates bootstrap from, 0 before it is made.
 func CodeCacheSize() int { return int(C.bh_process_code_cache_size()) }
+
+// HandleFaults takes over the signals of faults outside Go's code, which lies between from and to.
+func HandleFaults(from, to uintptr) error {
+	if errno := C.bh_handle_faults(C.uintptr_t(from), C.uintptr_t(to)); errno != 0 {
+		return syscall.Errno(errno)
+	}
+	return nil
+}
+
+// BindBlackBox makes slot the calling thread's place for last words. It must be mapped memory, not
+// Go's; nil: none.
+func BindBlackBox(slot []byte) { C.bh_bind_black_box(bytesPtr(slot)) }
+
+// FaultForTest is a fault of native code by this signal.
+func FaultForTest(sig syscall.Signal) { C.bh_fault_for_test(C.int(sig)) }
 
 // New makes an isolate with one context and a heap of at most heapMax bytes.
 func New(heapMax uint64) Isolate { return Isolate{C.bh_isolate_new(C.uint64_t(heapMax))} }

@@ -87,6 +87,14 @@ int bh_process_set_source(const char* source, size_t len);
 // Bytes of the code cache all further isolates bootstrap from, 0: none yet.
 size_t bh_process_code_cache_size(void);
 
+// Take over the signals of faults outside Go's code, which lies between `from` and `to`; faults in it
+// go on to Go. 0, or an errno. See fault.cc.
+int bh_handle_faults(uintptr_t from, uintptr_t to);
+// The calling thread's slot of the black box, NULL for none.
+void bh_bind_black_box(void* slot);
+// For tests only: a fault of native code by this signal.
+void bh_fault_for_test(int signal);
+
 // ---- isolate (life.cc, isolate.cc)
 
 // Make an isolate with one context, and a heap of at most heap_max bytes.

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <string>
 
+#include "fault.h"
 #include "instance.h"
 #include "libplatform/libplatform.h"
 
@@ -234,6 +235,7 @@ void bh_process_init(const char* flags, int wasm) {
       v8::platform::NewSingleThreadedDefaultPlatform(), std::move(original));
   process.platform = platform.get();
   default_platform = std::move(platform);
+  bulkhead::RecordFatalErrors();
   v8::V8::InitializePlatform(default_platform.get());
   v8::V8::Initialize();
   bulkhead::MakeBaseAllocator();
