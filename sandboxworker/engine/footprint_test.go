@@ -73,3 +73,42 @@ func TestFootprintOfAnIdleTenant(t *testing.T) {
 		t.Errorf("a trimmed idle tenant takes %d KiB", idle>>10)
 	}
 }
+
+// Memory is given back: after thousands of tenants came and went the process is as large as after
+// the first hundreds, which fill V8's and malloc's pools.
+func TestMemoryIsGivenBack(t *testing.T) {
+	if testing.Short() || underASan {
+		t.Skip("thousands of isolates; AddressSanitizer quarantines what is freed")
+	}
+	if withRuntime(t) {
+		return
+	}
+	locked(t)
+	const warm, cycles = 500, 10_000
+	began := time.Now()
+	var start, n int
+	for n = 1; n <= cycles && time.Since(began) < time.Minute; n++ {
+		i, err := shared.New() // not newIsolate: it would keep them all until the end
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, turn := i.Load(one(`const kept = new Uint8Array(1 << 16).fill(1); setTimeout(() => kept, 1000); `+hello), nil, Limits{MemoryBytes: 64 << 20, Timers: 9}, epoch); out.Failure != nil || turn.Status != OK {
+			t.Fatal(turn.Status, out.Failure)
+		}
+		if got := ask(t, i); got != "hello" {
+			t.Fatal(got)
+		}
+		if n%3 == 0 {
+			i.Trim()
+		}
+		i.Dispose()
+		if n == warm {
+			start = rss(t)
+		}
+	}
+	end := rss(t)
+	t.Logf("%d cycles: %.1f MiB after %d, %.1f MiB at the end", n-1, float64(start)/(1<<20), warm, float64(end)/(1<<20))
+	if start == 0 || float64(end) > 1.1*float64(start) {
+		t.Errorf("the process grew from %d to %d bytes", start, end)
+	}
+}

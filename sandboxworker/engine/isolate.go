@@ -42,6 +42,10 @@ func (r Reason) String() string {
 type Bundle struct {
 	Main    string
 	Modules []Module
+	// CodeCache is what CodeCache returned for this very bundle, may be nil. One that does not fit the
+	// bundle or this V8 is ignored. V8 trusts its bytes: it must come from a process in which nobody
+	// but this tenant has been, unchanged, or the tenant of that process rules this one.
+	CodeCache []byte
 }
 
 // Module is one module of a bundle. Code is copied by Load.
@@ -117,6 +121,7 @@ func (i *Isolate) Load(b Bundle, env []EnvVar, lim Limits, nowMs float64) (LoadO
 	for _, m := range b.Modules {
 		i.native.AddModule(m.Name, uint8(m.Kind), m.Code)
 	}
+	i.native.AddCodeCache(b.CodeCache)
 	for _, v := range env {
 		i.native.AddEnv(v.Name, v.JSON, v.Value)
 	}
@@ -136,6 +141,11 @@ func (i *Isolate) Load(b Bundle, env []EnvVar, lim Limits, nowMs float64) (LoadO
 	}
 	return out, t
 }
+
+// CodeCache returns what V8 has compiled of the bundle's ES modules so far, for the next Load of the
+// same bundle: call it between turns, after the first requests, so that their functions are in it. It
+// is nil when there is nothing to keep, or more than 4 MiB. See Bundle.CodeCache for who may use it.
+func (i *Isolate) CodeCache() []byte { return i.native.CodeCache() }
 
 // Request starts an invocation.
 func (i *Isolate) Request(nowMs float64, r Request) Turn {

@@ -69,7 +69,10 @@ class Output {
 struct BundleModule {
   std::string name;  // absolute, "/worker.js"
   uint8_t kind;
-  std::string code;  // dropped once compiled
+  std::string code;   // dropped once compiled
+  std::string cache;  // V8's cached data for it, may be empty; dropped once compiled
+  uint32_t source_len;
+  uint64_t source;    // fingerprint of code
   v8::Global<v8::Module> module;
   v8::Global<v8::Value> value;  // default export of a synthetic module
 };
@@ -114,6 +117,7 @@ struct bh_isolate {
   uint64_t bundle_bytes = 0; // code of modules not compiled yet, and the env until it is handed over
 
   std::vector<bulkhead::BundleModule> modules;
+  uint32_t cached_modules = 0;  // compiled from the code cache
   std::unordered_map<std::string, size_t> module_by_name;
   std::unordered_multimap<int, size_t> module_by_hash;
   std::vector<bulkhead::EnvEntry> env;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "codecache.h"
 #include "modules.h"
 #include "turn.h"
 
@@ -225,6 +226,8 @@ void bh_add_module(bh_isolate* i, const char* name, size_t name_len, uint8_t kin
   m.name = std::string(name, name_len);
   m.kind = kind;
   m.code = std::string(static_cast<const char*>(code), code_len);
+  m.source_len = static_cast<uint32_t>(code_len);
+  m.source = kind == bulkhead::kEsm ? bulkhead::Fingerprint(m.code) : 0;
   i->module_by_name.emplace(m.name, i->modules.size());  // of two with one name the first counts
   i->bundle_bytes += m.code.size();
   i->modules.push_back(std::move(m));

@@ -177,9 +177,20 @@ v8::MaybeLocal<v8::Module> Compile(bh_isolate* i, v8::Local<v8::Context> context
   v8::Local<v8::String> name = Utf8(iso, ResourceName(m.name));
   if (m.kind == kEsm) {
     v8::ScriptOrigin origin(name, 0, 0, false, -1, {}, false, false, true);
+    std::unique_ptr<v8::ScriptCompiler::CachedData> cached;
+    if (!m.cache.empty()) {
+      cached = std::make_unique<v8::ScriptCompiler::CachedData>(
+          reinterpret_cast<const uint8_t*>(m.cache.data()), static_cast<int>(m.cache.size()));
+    }
+    // What V8 rejects it compiles as usual.
+    auto how = cached ? v8::ScriptCompiler::kConsumeCodeCache
+                      : v8::ScriptCompiler::kNoCompileOptions;
     v8::ScriptCompiler::Source source(
-        IsAscii(m.code) ? OneByte(iso, m.code) : Utf8(iso, m.code), origin);
-    if (!v8::ScriptCompiler::CompileModule(iso, &source).ToLocal(&module)) return {};
+        IsAscii(m.code) ? OneByte(iso, m.code) : Utf8(iso, m.code), origin, cached.release());
+    if (!v8::ScriptCompiler::CompileModule(iso, &source, how).ToLocal(&module)) return {};
+    if (how == v8::ScriptCompiler::kConsumeCodeCache && !source.GetCachedData()->rejected) {
+      i->cached_modules++;
+    }
   } else {
     v8::Local<v8::Value> value;
     if (!SyntheticValue(i, context, m).ToLocal(&value)) return {};
@@ -189,7 +200,8 @@ v8::MaybeLocal<v8::Module> Compile(bh_isolate* i, v8::Local<v8::Context> context
   }
   m.module.Reset(iso, module);
   i->module_by_hash.emplace(module->GetIdentityHash(), at);
-  i->bundle_bytes -= m.code.size();
+  i->bundle_bytes -= m.code.size() + m.cache.size();
+  m.cache = std::string();
   explicit_bzero(m.code.data(), m.code.size());  // V8 has its copy
   m.code = std::string();
   return module;

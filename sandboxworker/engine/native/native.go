@@ -172,6 +172,25 @@ func (i Isolate) AddEnv(name string, json bool, value string) {
 	C.bh_add_env(i.p, stringPtr(name), C.size_t(len(name)), flag(json), stringPtr(value), C.size_t(len(value)))
 }
 
+// AddCodeCache offers a code cache of the modules that were added.
+func (i Isolate) AddCodeCache(blob []byte) {
+	C.bh_add_code_cache(i.p, bytesPtr(blob), C.size_t(len(blob)))
+}
+
+// CodeCache returns the code cache of what is compiled now, nil for none.
+func (i Isolate) CodeCache() []byte {
+	var n C.size_t
+	p := C.bh_code_cache(i.p, &n)
+	if p == nil {
+		return nil
+	}
+	defer C.free(unsafe.Pointer(p))
+	return C.GoBytes(unsafe.Pointer(p), C.int(n))
+}
+
+// CachedModules returns how many modules were compiled from the code cache.
+func (i Isolate) CachedModules() int { return int(C.bh_cached_modules(i.p)) }
+
 // Load compiles and starts the bundle that was added.
 func (i Isolate) Load(nowMs float64, main string) Turn {
 	return turn(C.bh_load(i.p, C.double(nowMs), stringPtr(main), C.size_t(len(main))))

@@ -121,6 +121,12 @@ void bh_add_module(bh_isolate* i, const char* name, size_t name_len, uint8_t kin
                    const void* code, size_t code_len);
 void bh_add_env(bh_isolate* i, const char* name, size_t name_len, int json, const char* value,
                 size_t value_len);
+// Offer the code cache of the bundle, after its modules. What does not fit them is ignored.
+void bh_add_code_cache(bh_isolate* i, const void* bytes, size_t len);
+// The code cache of what is compiled now, NULL for none (or over 4 MiB); give it to free().
+uint8_t* bh_code_cache(bh_isolate* i, size_t* len);
+// How many modules were compiled from the code cache.
+uint32_t bh_cached_modules(const bh_isolate* i);
 bh_turn* bh_load(bh_isolate* i, double now_ms, const char* main_name, size_t main_len);
 
 // Wipe and give back the output of the last turn, which is read. Otherwise the next turn does.
