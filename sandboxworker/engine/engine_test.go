@@ -77,7 +77,7 @@ func newIsolate(t testing.TB) *Isolate {
 // load gives a fresh isolate one module and fails the test when it does not start.
 func load(t testing.TB, src string) *Isolate {
 	t.Helper()
-	return loadBundle(t, Bundle{Main: "/worker.js", Modules: []Module{{Name: "/worker.js", Code: []byte(src)}}}, Limits{MemoryBytes: 64 << 20, Timers: 100})
+	return loadBundle(t, Bundle{Main: "/worker.js", Modules: []Module{{Name: "/worker.js", Code: []byte(src)}}}, Limits{MemoryBytes: 64 << 20, Timers: 100, Pending: 100})
 }
 
 func loadBundle(t testing.TB, b Bundle, lim Limits) *Isolate {
@@ -93,7 +93,7 @@ func loadBundle(t testing.TB, b Bundle, lim Limits) *Isolate {
 // fails loads a bundle that must not start.
 func fails(t testing.TB, b Bundle) *Failure {
 	t.Helper()
-	out, turn := newIsolate(t).Load(b, nil, Limits{MemoryBytes: 64 << 20, Timers: 100}, epoch)
+	out, turn := newIsolate(t).Load(b, nil, Limits{MemoryBytes: 64 << 20, Timers: 100, Pending: 100}, epoch)
 	if out.Failure == nil || out.Handlers != nil {
 		t.Fatalf("it started (%v, handlers %v)", turn.Status, out.Handlers)
 	}

@@ -51,7 +51,7 @@ func TestFootprintOfAnIdleTenant(t *testing.T) {
 	start := pss(t)
 	each("new", func(k int) { list[k] = newIsolate(t) })
 	each("load", func(k int) {
-		if out, _ := list[k].Load(one(hello), nil, Limits{MemoryBytes: 64 << 20, Timers: 100}, epoch); out.Failure != nil {
+		if out, _ := list[k].Load(one(hello), nil, Limits{MemoryBytes: 64 << 20, Timers: 100, Pending: 100}, epoch); out.Failure != nil {
 			t.Fatal(out.Failure)
 		}
 	})

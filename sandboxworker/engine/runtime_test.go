@@ -46,7 +46,7 @@ func TestShippedRuntime(t *testing.T) {
 			console.log("seen", { n: ++seen }, [1, "2"]);
 			const text = await request.text();
 			return new Response(text.toUpperCase() + env.GREETING + url.searchParams.get("q"), { status: 202, headers: { "X-Kind": "t" } });
-		} };`), []EnvVar{{Name: "GREETING", Value: "!"}}, Limits{MemoryBytes: 64 << 20, Timers: 100}, epoch)
+		} };`), []EnvVar{{Name: "GREETING", Value: "!"}}, Limits{MemoryBytes: 64 << 20, Timers: 100, Pending: 100}, epoch)
 	if out.Failure != nil || turn.Status != OK || strings.Join(out.Handlers, ",") != "fetch" {
 		t.Fatalf("load: %v %+v %v", turn.Status, out, texts(&turn))
 	}
