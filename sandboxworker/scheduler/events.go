@@ -24,6 +24,8 @@ func (x *executor) handle(t *tenant, e *event) {
 	switch e.kind {
 	case evLoad:
 		x.load(t, e.done)
+	case evCode:
+		x.codeCache(t, e.code)
 	case evOpen:
 		x.open(t, e)
 	case evChunk:

@@ -58,6 +58,8 @@ func (x *executor) loop() {
 	x.tid = threadID()
 	x.mu.Unlock()
 	s := x.s
+	engine.BindBlackBox(s.box.Slot(x.id))
+	defer engine.BindBlackBox(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer x.ended()
@@ -208,6 +210,13 @@ func (x *executor) enter(t *tenant, inv *invocation, budget time.Duration, f fun
 		inv.cpu += out.CPU
 	}
 	return out
+}
+
+// inside does something with t's isolate that runs none of its code, but in which V8 may die of it.
+func (x *executor) inside(t *tenant, f func()) {
+	x.s.box.Enter(x.id, t.handle, 0)
+	f()
+	x.s.box.Leave(x.id)
 }
 
 // terminateTenant stops the turn that runs if it is t's.

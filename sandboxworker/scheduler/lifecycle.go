@@ -99,7 +99,7 @@ func (x *executor) dispose(t *tenant) {
 	x.s.setTimer(t, -1, 0)
 	x.s.mu.Unlock()
 	if t.iso != nil {
-		t.iso.Dispose()
+		x.inside(t, t.iso.Dispose)
 		t.iso = nil
 	}
 	t.results = nil // a later isolate knows nothing of them
@@ -120,6 +120,9 @@ func (x *executor) evict(t *tenant) {
 		}
 		if e.done != nil {
 			e.done(&loadReply{failed: failed(gen.Outcome_internalError, "evicted while it was loading")})
+		}
+		if e.code != nil {
+			e.code(nil)
 		}
 	}
 	for _, inv := range t.invs {

@@ -22,9 +22,6 @@ import (
 // has doubled, and CPU makes only so much.
 const (
 	softShare, hardShare = 70, 85 // percent
-	// heapOvershoot is how far a heap may pass its tenant's limit before its turn has ended: what the
-	// engine gives code that was stopped to unwind in.
-	heapOvershoot = 96 << 20
 	// growSlack is what a turn may take before the watchdog has seen it.
 	growSlack = 8 << 20
 	// growYoung is what a heap may have gained since its last full collection besides doubling: its
@@ -64,14 +61,14 @@ func (f *footprint) sub(g footprint) { f.heap -= g.heap; f.all -= g.all }
 // itself that it holds u.
 func (t *tenant) growthOf(cpu time.Duration, u engine.Usage) footprint {
 	byCPU := t.held.heap + growSlack + uint64(max(cpu, 0))*(growRate>>20)/uint64(time.Second>>20)
-	heap := min(byCPU, 2*u.HeapBytes+growYoung, max(t.limits.memory+heapOvershoot, t.held.heap))
+	heap := min(byCPU, 2*u.HeapBytes+growYoung, max(t.limits.memory+engine.HeapOvershoot, t.held.heap))
 	all := heap + u.ExternalBytes
 	return footprint{heap: heap - min(heap, t.held.heap), all: all - min(all, t.held.all)}
 }
 
 // reserveOf is what t may add to what it holds in the rest of its quantum.
 func (t *tenant) reserveOf(cpu time.Duration, u engine.Usage) footprint {
-	heap, all := max(t.limits.memory+heapOvershoot, t.held.heap), max(t.limits.memory, t.held.all)
+	heap, all := max(t.limits.memory+engine.HeapOvershoot, t.held.heap), max(t.limits.memory, t.held.all)
 	if cpu >= growProof && u.HeapBytes <= t.held.heap+growTrust && u.HeapBytes+u.ExternalBytes <= t.held.all+growTrust {
 		heap = max(min(heap, 2*u.HeapBytes+growYoung), t.held.heap)
 		all = max(min(all, heap+u.ExternalBytes), t.held.all)
@@ -173,8 +170,8 @@ func (x *executor) reclaim(t *tenant) {
 // trim makes the isolate of an idle tenant smaller. That is nobody's CPU.
 func (x *executor) trim(t *tenant) {
 	t.trimmed = true
-	if small, ok := any(t.iso).(interface{ Trim() }); ok && t.iso != nil {
-		small.Trim()
+	if t.iso != nil {
+		x.inside(t, t.iso.Trim)
 		t.measure()
 	}
 }

@@ -89,6 +89,11 @@ func newTenant(a gen.Shard_load_Params) (*tenant, error) {
 	if t.bundle, err = readBundle(b); err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
+	cache, err := a.CodeCache()
+	if err != nil {
+		return nil, fmt.Errorf("code cache: %w", err)
+	}
+	t.bundle.CodeCache = bytes.Clone(cache)
 	env, err := a.Env()
 	if err != nil {
 		return nil, fmt.Errorf("env: %w", err)
@@ -278,10 +283,4 @@ func (h Shard) Drain(ctx context.Context, call gen.Shard_drain) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// CodeCache implements schema.Shard. Not yet: there is none to be had.
-func (h Shard) CodeCache(_ context.Context, call gen.Shard_codeCache) error {
-	_, err := call.AllocResults()
-	return err
 }

@@ -22,6 +22,7 @@ const (
 	evDrop                      // tell the isolate that an invocation is over for the gateway
 	evHead                      // the answer to a subrequest begins; frame is the head frame
 	evLoad                      // start the tenant's code; done is called with the outcome
+	evCode                      // make a code cache; code is called with it
 )
 
 // event is one entry of a tenant's mailbox.
@@ -35,6 +36,7 @@ type event struct {
 	reason gen.Abort_Reason
 	text   string
 	done   func(*loadReply)
+	code   func([]byte)
 }
 
 // tenant is one tenant in this shard.
