@@ -86,6 +86,10 @@ func flags(cfg Config) []string {
 		"--baseline-batch-compilation-threshold=16384",
 		// No thread marks beside the executor: without this each heap keeps buffers for seven.
 		"--concurrent-marking-max-worker-num=1",
+		// The young generation of a busy tenant grows to three times this, MiB. V8's own choice for such
+		// heaps, 4, held twice the memory over fifty busy tenants and served no faster, measured side by
+		// side.
+		"--max-semi-space-size=2",
 		// asm.js would be compiled as Wasm, which needs executable pages the seal denies.
 		"--no-validate-asm",
 	}

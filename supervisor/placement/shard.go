@@ -101,15 +101,21 @@ func (p *Pool) runningLocked() (n int) {
 // keepSpareLocked sees to it that shards of the profile are warm and empty: one is for the next
 // tenant, and one, of the profile that most have, for the next suspect.
 func (p *Pool) keepSpareLocked(profile seccomp.Profile) {
-	want := 1
-	if profile == p.opt.Profile {
-		want = p.opt.Spares
-	}
+	want, used := 1, 0
+	spares := 0
 	for _, s := range p.shards {
-		if s.profile == profile && !s.used && !s.dead {
-			want--
+		switch {
+		case s.profile != profile || s.dead:
+		case s.used:
+			used++
+		default:
+			spares++
 		}
 	}
+	if profile == p.opt.Profile {
+		want = max(p.opt.Spares, p.opt.Spread-used)
+	}
+	want -= spares
 	if want > 0 && len(p.shards)+p.runningLocked() < p.opt.MaxShards {
 		p.spawnLocked(profile)
 	}

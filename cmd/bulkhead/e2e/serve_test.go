@@ -318,6 +318,9 @@ func TestManyConnectionsManyTenants(t *testing.T) {
 	early = hosttest.RSS(gateway) + workersRSS(h)
 	wg.Wait()
 	late := hosttest.RSS(gateway) + workersRSS(h)
+	for _, s := range h.Shards() {
+		t.Logf("shard %d: %d tenants, %d MB", s.ID, len(s.Tenants), hosttest.RSS(s.PID)>>20)
+	}
 	t.Logf("%d requests over 500 connections and 50 tenants in %v; memory %d MB after a third, %d MB at the end", served.Load(), length, early>>20, late>>20)
 	if failed.Load() > 0 || served.Load() < 1000 {
 		t.Errorf("%d of %d requests failed", failed.Load(), served.Load())
