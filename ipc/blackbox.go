@@ -126,3 +126,7 @@ func printable(b []byte) string {
 	}
 	return string(out)
 }
+
+// ExitOverdue is the exit code of a worker that ended itself because a turn could not be stopped
+// and the gateway did not kill it.
+const ExitOverdue = 97

@@ -29,6 +29,10 @@ interface Shard {
   codeCache @4 (tenant :UInt32) -> (cache :Data);
   # V8's code cache of a loaded tenant's modules, for later loads of the same bundle by workers of
   # the same profile. Empty if there is none to be had.
+
+  configure @5 (memoryBytes :UInt64, maxTenants :UInt32) -> ();
+  # What the process may hold and how many tenants it is to expect, before the first of them. The
+  # kernel enforces the first; the shard keeps clear of it.
 }
 
 interface TenantHost {

@@ -216,7 +216,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	defer out.Close()
 	var registry *tenants.Registry // set before the first load
 	pool := placement.New(placement.Options{
-		Spawn:     placement.FromLauncher(client, limits.DefaultWire()),
+		Spawn:     placement.FromLauncher(client, limits.DefaultWire(), pol.Shard.MaxTenants),
 		Shard:     pol.Shard,
 		Profile:   pol.Profile,
 		MaxShards: boot.MaxShards,

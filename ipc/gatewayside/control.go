@@ -353,6 +353,22 @@ func (c *Conn) Drain(ctx context.Context) error {
 	return nil
 }
 
+// Configure tells the shard what its process may hold, bytes, and how many tenants to expect.
+func (c *Conn) Configure(ctx context.Context, memory uint64, maxTenants int) error {
+	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+	defer cancel()
+	fut, release := c.shard.Configure(ctx, func(p gen.Shard_configure_Params) error {
+		p.SetMemoryBytes(memory)
+		p.SetMaxTenants(uint32(maxTenants))
+		return nil
+	})
+	defer release()
+	if _, err := fut.Struct(); err != nil {
+		return c.callError("configure", err)
+	}
+	return nil
+}
+
 // CodeCache asks for V8's code cache of a loaded tenant, empty if there is none. The bytes are as
 // hostile as the shard: they may only ever be given to shards on behalf of the tenant that alone
 // has been in this one.

@@ -243,6 +243,9 @@ func (s *Shard) Stats(_ context.Context, call gen.Shard_stats) error {
 	return nil
 }
 
+// Configure implements gen.Shard_Server.
+func (s *Shard) Configure(context.Context, gen.Shard_configure) error { return nil }
+
 // CodeCache implements gen.Shard_Server: it has none.
 func (s *Shard) CodeCache(_ context.Context, call gen.Shard_codeCache) error {
 	_, err := call.AllocResults()

@@ -145,6 +145,7 @@ func (x *executor) forget(t *tenant) {
 	s := x.s
 	s.mu.Lock()
 	delete(s.tenants, t.handle)
+	s.expect()
 	s.settle(t)
 	s.rearm()
 	s.mu.Unlock()

@@ -19,9 +19,6 @@ const (
 	overdueWait = 250 * time.Millisecond
 )
 
-// ExitOverdue is the exit code of a worker that ended itself because a turn could not be stopped
-// and the gateway did not kill it.
-const ExitOverdue = 97
 
 // stopping is what became of the order to stop a turn.
 type stopping struct {
@@ -43,7 +40,7 @@ func (d *watchdog) overdue(x *executor, used time.Duration, now time.Time) {
 	switch {
 	case !x.order.told.IsZero():
 		if now.Sub(x.order.told) >= overdueWait {
-			exit(ExitOverdue)
+			exit(ipc.ExitOverdue)
 		}
 	case used-min(x.order.cpu, max(x.allowed, 0)) >= overdueCPU:
 		x.order.told = now

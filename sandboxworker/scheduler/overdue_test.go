@@ -181,7 +181,7 @@ func TestOverdue(t *testing.T) {
 		}
 		t.Run(c.name, func(t *testing.T) {
 			end, out := childOf(t, "TestOverdue", overdueEnv+"="+c.name)
-			if end.ExitCode() != ExitOverdue {
+			if end.ExitCode() != ipc.ExitOverdue {
 				t.Errorf("the process ended: %v", end)
 			}
 			if strings.Count(out, "overdue stream") != 1 || !strings.Contains(out, c.want) || strings.Contains(out, "unexpected") {

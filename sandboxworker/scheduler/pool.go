@@ -17,12 +17,13 @@ type pool struct {
 	want   chan struct{} // capacity 1
 
 	mu    sync.Mutex
-	ready []*engine.Isolate
+	ready []*engine.Isolate // guarded by mu
+	room  int               // guarded by mu; tenants that may still come
 }
 
 // newPool makes the first isolates.
 func newPool(eng *engine.Engine, target int) (*pool, error) {
-	p := &pool{eng: eng, target: target, want: make(chan struct{}, 1)}
+	p := &pool{eng: eng, target: target, room: target, want: make(chan struct{}, 1)}
 	for range target {
 		iso, err := eng.New()
 		if err != nil {
@@ -35,21 +36,48 @@ func newPool(eng *engine.Engine, target int) (*pool, error) {
 
 // get takes a ready isolate, or makes one when none is left.
 func (p *pool) get() (*engine.Isolate, error) {
-	p.mu.Lock()
-	n := len(p.ready)
-	if n == 0 {
-		p.mu.Unlock()
+	iso := p.spare()
+	if iso == nil {
 		return p.eng.New()
 	}
-	iso := p.ready[n-1]
-	p.ready[n-1] = nil
-	p.ready = p.ready[:n-1]
-	p.mu.Unlock()
+	p.wake()
+	return iso, nil
+}
+
+func (p *pool) wake() {
 	select {
 	case p.want <- struct{}{}:
 	default:
 	}
-	return iso, nil
+}
+
+// expect says how many tenants may still come: a full shard keeps no isolates for more.
+func (p *pool) expect(tenants int) {
+	p.mu.Lock()
+	p.room = tenants
+	p.mu.Unlock()
+	p.wake()
+}
+
+// missing is how many isolates should be made, below 0: how many are too many.
+func (p *pool) missing() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(min(p.target, p.room), 0) - len(p.ready)
+}
+
+// spare takes an isolate that is not needed, nil if none is left.
+func (p *pool) spare() *engine.Isolate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.ready)
+	if n == 0 {
+		return nil
+	}
+	iso := p.ready[n-1]
+	p.ready[n-1] = nil
+	p.ready = p.ready[:n-1]
+	return iso
 }
 
 func (p *pool) count() int {
@@ -58,7 +86,7 @@ func (p *pool) count() int {
 	return len(p.ready)
 }
 
-// run refills the pool, one isolate at a time, on a thread of its own.
+// run keeps the pool filled, one isolate at a time, on a thread of its own.
 func (p *pool) run(stop <-chan struct{}) {
 	runtime.LockOSThread()
 	for {
@@ -67,7 +95,12 @@ func (p *pool) run(stop <-chan struct{}) {
 			return
 		case <-p.want:
 		}
-		for p.count() < p.target {
+		for p.missing() < 0 {
+			if iso := p.spare(); iso != nil {
+				iso.Dispose()
+			}
+		}
+		for p.missing() > 0 {
 			iso, err := p.eng.New()
 			if err != nil {
 				// The next tenant tries again on its own account and gets the error.

@@ -29,7 +29,10 @@ type Options struct {
 	QueueBytes    int // bytes of frames that may wait, all tenants together; 64 MiB
 
 	CageBytes   uint64 // what the heaps of all isolates share; 4 GiB
-	MemoryBytes uint64 // memory limit of the process; limits.DefaultShard().Memory
+	// MemoryBytes is the memory limit of the process and MaxTenants what it is to expect, until
+	// Shard.Configure says otherwise: limits.DefaultShard's.
+	MemoryBytes uint64
+	MaxTenants  int
 }
 
 func (o Options) withDefaults() Options {
@@ -56,6 +59,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CageBytes == 0 {
 		o.CageBytes = 4 << 30
+	}
+	if o.MaxTenants == 0 {
+		o.MaxTenants = limits.DefaultShard().MaxTenants
 	}
 	if o.MemoryBytes == 0 {
 		o.MemoryBytes = limits.DefaultShard().Memory

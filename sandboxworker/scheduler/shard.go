@@ -43,6 +43,7 @@ func (h Shard) Load(ctx context.Context, call gen.Shard_load) error {
 		return fmt.Errorf("load: tenant handle %d is in use", t.handle)
 	}
 	s.tenants[t.handle] = t
+	s.expect()
 	s.post(t, event{kind: evLoad, done: func(r *loadReply) { replied <- r }})
 	s.call()
 	s.mu.Unlock()
@@ -198,6 +199,23 @@ func fillFailure(out gen.LoadResult, f *failure) error {
 		d.SetFile(cut(f.File, maxFailureText)), d.SetExcerpt(cut(f.Excerpt, maxFailureText)),
 		d.SetMessage_(cut(f.Message, maxFailureText)), o.SetStack(cut(f.Stack, maxFailureText)))
 }
+
+// Configure implements schema.Shard.
+func (h Shard) Configure(_ context.Context, call gen.Shard_configure) error {
+	a := call.Args()
+	if a.MemoryBytes() == 0 || a.MaxTenants() == 0 {
+		return errors.New("configure: a limit of zero is not a limit")
+	}
+	h.s.mu.Lock()
+	h.s.opt.MemoryBytes, h.s.opt.MaxTenants = a.MemoryBytes(), int(a.MaxTenants())
+	h.s.expect()
+	h.s.mu.Unlock()
+	_, err := call.AllocResults()
+	return err
+}
+
+// expect tells the pool how many tenants may still come. Caller holds mu.
+func (s *Scheduler) expect() { s.pool.expect(s.opt.MaxTenants - len(s.tenants)) }
 
 // Evict implements schema.Shard. Evicting what is not here is no error.
 func (h Shard) Evict(ctx context.Context, call gen.Shard_evict) error {

@@ -65,33 +65,6 @@ type Process struct {
 // protocol. The pool owns what is returned.
 type Spawn func(ctx context.Context, profile seccomp.Profile, memory uint64, onViolation func(error)) (Process, Conn, error)
 
-// FromLauncher spawns through the order socket.
-func FromLauncher(c *orders.Client, wire limits.Wire) Spawn {
-	return func(ctx context.Context, profile seccomp.Profile, memory uint64, onViolation func(error)) (Process, Conn, error) {
-		child, err := c.SpawnShard(ctx, profile, memory)
-		if err != nil {
-			return Process{}, nil, err
-		}
-		conn, err := gatewayside.Dial(child.Control, child.Data, gatewayside.Options{Wire: wire, OnViolation: onViolation, Look: activity(child)})
-		if err != nil {
-			child.Kill()
-			child.BlackBox.Close()
-			child.Stderr.Close()
-			return Process{}, nil, fmt.Errorf("connect to shard %d: %w", child.ID, err)
-		}
-		return Process{ID: child.ID, PID: child.PID, BlackBox: child.BlackBox, Stderr: child.Stderr,
-			Exited: child.Exited(), Kill: child.Kill, RSS: child.RSS}, conn, nil
-	}
-}
-
-// activity asks the launcher what a child is doing.
-func activity(child *orders.Child) func(context.Context) (gatewayside.Activity, error) {
-	return func(ctx context.Context) (gatewayside.Activity, error) {
-		l, err := child.Look(ctx)
-		return gatewayside.Activity{CPU: l.CPU, Delay: l.Delay, Runnable: l.Runnable}, err
-	}
-}
-
 // Options of a pool. Spawn, Shard and Observer are required.
 type Options struct {
 	Spawn     Spawn

@@ -303,6 +303,8 @@ func (s *shard) describe(exit orders.Exit, why error) string {
 	switch {
 	case exit.Signal != 0:
 		text = "ended by " + unix.SignalName(exit.Signal)
+	case exit.Code == ipc.ExitOverdue:
+		text = "ended itself: a turn could not be stopped, and nobody killed the process for it"
 	case exit.Code >= 0:
 		text = fmt.Sprintf("exited with code %d", exit.Code)
 	}

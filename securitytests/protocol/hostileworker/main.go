@@ -235,6 +235,8 @@ func (shard) Load(_ context.Context, call gen.Shard_load) error {
 	return handlers.Set(0, "fetch")
 }
 
+func (shard) Configure(context.Context, gen.Shard_configure) error { return nil }
+
 func (shard) CodeCache(_ context.Context, call gen.Shard_codeCache) error {
 	_, err := call.AllocResults()
 	return err
