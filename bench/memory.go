@@ -109,12 +109,20 @@ func (r *memoryRow) askAll(b *bench, c *client, names []string, what string) lat
 	return h.latency()
 }
 
+// settle waits until pools are refilled and who is idle has been made smaller, as on a host whose
+// tenants are not all asked at once.
+func (r *memoryRow) settle(b *bench) {
+	b.say("memory: %d tenants rest", r.Tenants)
+	time.Sleep(8 * time.Second)
+}
+
 func (r *memoryRow) measure(b *bench, t *target, names []string) error {
 	r.Load = r.askAll(b, t.public, names, "load")
 	// Once more uncounted: while thousands are built the first ones may be idle for too long.
 	r.askAll(b, t.public, names, "come back")
-	time.Sleep(2 * time.Second) // pools refill and heaps settle
+	r.settle(b)
 	r.Answers = r.askAll(b, t.public, names, "answer")
+	r.settle(b)
 	if err := b.ctx.Err(); err != nil {
 		return err
 	}

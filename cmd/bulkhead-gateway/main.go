@@ -289,7 +289,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	if err := client.Ready(); err != nil {
 		return err
 	}
-	err = untilStopped(client, asked, failed, log)
+	err = untilStopped(client, server.Idle, asked, failed, log)
 	if err != nil {
 		return err
 	}
@@ -311,18 +311,37 @@ func (r remarks) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// rest gives memory back when the host has nothing to do: garbage is collected late here, and what
+// the last burst needed would stay with an idle process for ever.
+type rest struct {
+	idle func() bool // whether no request came since it was last asked
+	done bool
+}
+
+func (r *rest) beat() {
+	switch idle := r.idle(); {
+	case !idle:
+		r.done = false
+	case !r.done:
+		r.done = true
+		debug.FreeOSMemory()
+	}
+}
+
 // untilStopped keeps the watchdog content until somebody asks for the end.
-func untilStopped(client *orders.Client, asked <-chan struct{}, failed <-chan error, log *slog.Logger) error {
+func untilStopped(client *orders.Client, idle func() bool, asked <-chan struct{}, failed <-chan error, log *slog.Logger) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	beat := time.NewTicker(2 * time.Second)
 	defer beat.Stop()
+	rest := rest{idle: idle}
 	for {
 		select {
 		case <-beat.C:
 			if err := client.Heartbeat(); err != nil {
 				return err
 			}
+			rest.beat()
 			continue
 		case err := <-failed:
 			return fmt.Errorf("listener: %w", err)

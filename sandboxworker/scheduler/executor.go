@@ -152,6 +152,7 @@ func (x *executor) run(t *tenant) {
 		result := t.hasResult()
 		if (len(t.queue) == 0 && !result) || s.stopped || n == quantumEvents || (n > 0 && time.Since(began) > s.opt.Quantum) {
 			t.running, t.lastRun = false, began
+			s.lastRun, s.rested = began, false
 			s.settle(t)
 			t.charge(time.Duration(t.cpu.Load()-cpu), n)
 			if (len(t.queue) > 0 || result) && !s.stopped {

@@ -22,6 +22,16 @@ func (s *Scheduler) askToTrim(now time.Time) {
 	}
 }
 
+// resting reports, once, that nobody has run for long and that every tenant has been trimmed. Caller
+// holds mu.
+func (s *Scheduler) resting(now time.Time) bool {
+	if s.rested || s.trimming || len(s.tenants) == 0 || now.Sub(s.lastRun) < s.opt.TrimAfter || s.stale(now) != nil {
+		return false
+	}
+	s.rested = true
+	return true
+}
+
 // takeStale claims a stale tenant for an executor that has nothing else to do, one in the process at
 // a time. Caller holds mu.
 func (s *Scheduler) takeStale() *tenant {

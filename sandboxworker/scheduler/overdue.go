@@ -19,7 +19,6 @@ const (
 	overdueWait = 250 * time.Millisecond
 )
 
-
 // stopping is what became of the order to stop a turn.
 type stopping struct {
 	on   bool          // it was given

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -28,7 +29,7 @@ type Options struct {
 	QueueRequests int // requests that may wait to be begun, all tenants together; 12,288
 	QueueBytes    int // bytes of frames that may wait, all tenants together; 64 MiB
 
-	CageBytes   uint64 // what the heaps of all isolates share; 4 GiB
+	CageBytes uint64 // what the heaps of all isolates share; 4 GiB
 	// MemoryBytes is the memory limit of the process and MaxTenants what it is to expect, until
 	// Shard.Configure says otherwise: limits.DefaultShard's.
 	MemoryBytes uint64
@@ -89,6 +90,8 @@ type Scheduler struct {
 	polls     uint64                 // guarded by mu; how often somebody began to read
 	pollDue   bool                   // guarded by mu; nobody has read for a tick: it goes before running
 	pong      bool                   // guarded by mu; an answer to a ping waits to be written
+	lastRun   time.Time              // guarded by mu; when the last quantum of any tenant began
+	rested    bool                   // guarded by mu; the process has been made smaller since
 	trimDue   bool                   // guarded by mu; a stale tenant waits for an executor without work
 	trimming  bool                   // guarded by mu; an executor makes a stale tenant smaller
 	stopped   bool                   // guarded by mu
@@ -340,7 +343,13 @@ func (s *Scheduler) janitor() {
 		}
 		s.askToTrim(now)
 		s.retireThreads(now)
+		rest := s.resting(now)
 		s.mu.Unlock()
+		if rest {
+			// Go's heap and the C++ one keep what their last burst needed; nobody waits for a core now.
+			s.eng.Trim()
+			debug.FreeOSMemory()
+		}
 	}
 }
 

@@ -50,6 +50,9 @@ var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g := r.Context().Value(guardKey{}).(*guard)
 	g.handling.Store(true)
+	if !s.asked.Load() {
+		s.asked.Store(true) // read first: all processors share the line
+	}
 	c := call{s: s, w: w, r: r, g: g, id: newRequestID(), start: time.Now()}
 	if !plainHost(r.Host) {
 		c.refuse(http.StatusBadRequest, gen.Outcome_loadShed, "", "Host is not a name or address with a port", 0)

@@ -85,6 +85,7 @@ type Server struct {
 	guards   guardSet
 	running  atomic.Int64 // invocations admitted and not over
 	draining atomic.Bool
+	asked    atomic.Bool    // a request came since Idle was last called
 	keepRoom atomic.Int64   // bytes of request bodies that may still be kept for replays
 	after    sync.WaitGroup // invocations that outlive their response
 }
@@ -150,3 +151,6 @@ func (s *Server) Drain(ctx context.Context) error {
 
 // Running is the number of invocations in flight.
 func (s *Server) Running() int64 { return s.running.Load() }
+
+// Idle reports whether no request has come since it was last called, and none is in flight.
+func (s *Server) Idle() bool { return !s.asked.Swap(false) && s.running.Load() == 0 }

@@ -262,3 +262,6 @@ func flag(b bool) C.int {
 	}
 	return 0
 }
+
+// TrimProcess gives pages of the C++ heap that hold nothing back to the kernel.
+func TrimProcess() { C.bh_process_trim() }

@@ -85,6 +85,8 @@ void bh_process_init(const char* flags, int wasm);
 // Keep the runtime's source for the life of the process. ASCII only: returns 0 and takes nothing otherwise.
 int bh_process_set_source(const char* source, size_t len);
 // Bytes of the code cache all further isolates bootstrap from, 0: none yet.
+// Gives pages of the C++ heap that hold nothing back to the kernel.
+void bh_process_trim(void);
 size_t bh_process_code_cache_size(void);
 
 // Take over the signals of faults outside Go's code, which lies between `from` and `to`; faults in it

@@ -1,6 +1,7 @@
 // What is one for the whole process: V8's flags, its platform with the frozen clock, its source
 // of randomness, the runtime's source text and the code cache made from it.
 
+#include <malloc.h>
 #include <pthread.h>
 #include <sys/random.h>
 #include <time.h>
@@ -261,6 +262,8 @@ int bh_process_set_source(const char* source, size_t len) {
       std::make_unique<bulkhead::RuntimeText>(std::string(source, len));
   return 1;
 }
+
+void bh_process_trim(void) { malloc_trim(0); }
 
 size_t bh_process_code_cache_size(void) { return bulkhead::process.code_cache.size(); }
 
