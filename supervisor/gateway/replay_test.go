@@ -84,7 +84,7 @@ func TestNeighboursOfACrashAreRunAgain(t *testing.T) {
 		})
 	}
 	time.Sleep(100 * time.Millisecond)
-	resp, body := f.request("GET", "/die?box=1", nil)
+	resp, body := f.request("GET", "/die", nil)
 	ours(t, resp, body, 502, "crashed", "a")
 	wg.Wait()
 	if f.pool.Standing("a") == "" || f.pool.Standing("b") != "" {
@@ -99,7 +99,7 @@ func TestNeighboursOfACrashAreRunAgain(t *testing.T) {
 	f.outcomes("b", map[string]uint64{"ok": 21})
 }
 
-// Without a black box that says more, everybody who was in it is tried alone; innocents lose nothing.
+// When several ran and nothing says who it was, each is tried alone; innocents lose nothing.
 func TestSuspectsAreTriedApart(t *testing.T) {
 	f := newFarm(t, nil)
 	f.request("GET", "/info", nil)
@@ -112,11 +112,30 @@ func TestSuspectsAreTriedApart(t *testing.T) {
 		}
 	})
 	time.Sleep(100 * time.Millisecond)
-	resp, body := f.request("GET", "/die", nil)
+	resp, body := f.request("GET", "/die?box=all", nil)
 	ours(t, resp, body, 502, "crashed", "a")
 	wg.Wait()
 	if a, b := f.pool.Standing("a"), f.pool.Standing("b"); !strings.HasPrefix(a, "alone") || !strings.HasPrefix(b, "apart") {
 		t.Errorf("standing of a: %q, of b: %q", a, b)
+	}
+}
+
+// A process that dies while nobody's code runs in it is held against nobody.
+func TestADeathInPeaceIsHeldAgainstNobody(t *testing.T) {
+	f := newFarm(t, nil)
+	for range 2 {
+		resp, body := f.request("POST", "/die?once=1&box=none", strings.NewReader("x"))
+		if resp.StatusCode != 200 || body != "attempt 2" {
+			t.Errorf("%d %q", resp.StatusCode, body)
+		}
+	}
+	if st := f.pool.Standing("a"); st != "" {
+		t.Errorf("after two: %s", st)
+	}
+	// Unless it is there each time.
+	f.request("POST", "/die?once=1&box=none", strings.NewReader("x"))
+	if st := f.pool.Standing("a"); st == "" {
+		t.Error("nothing after three")
 	}
 }
 

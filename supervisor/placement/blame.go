@@ -3,6 +3,7 @@ package placement
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"bulkhead/ipc"
@@ -17,6 +18,7 @@ type evidence struct {
 	why    error         // what ended the connection
 	exit   orders.Exit   // as the kernel told the launcher
 	box    []ipc.Running // what the black box claims
+	boxed  bool          // there is a black box
 	flight []gatewayside.InFlight
 	hosted []uint32 // handles of the tenants in it, loading ones too
 	loads  []uint32 // of these, the ones that were loading
@@ -28,6 +30,8 @@ type finding struct {
 	suspects  []uint32        // handles; empty: nobody's code can have done it
 	executing map[uint64]bool // streams whose code was running
 	working   map[uint32]bool // tenants whose code was running, for a stream or for none
+	present   map[uint32]bool // tenants with requests there, or loading
+	outside   bool            // it was ended from outside
 	proven    bool            // the suspect, one alone, is held to have done it
 }
 
@@ -35,7 +39,13 @@ type finding struct {
 // never add to it. After SIGSYS or a breach of the protocol the process is taken as compromised,
 // and its black box may frame anybody: everybody in it is a suspect (DESIGN section 6).
 func find(e *evidence) finding {
-	f := finding{executing: map[uint64]bool{}, working: map[uint32]bool{}}
+	f := finding{executing: map[uint64]bool{}, working: map[uint32]bool{}, present: map[uint32]bool{}}
+	for _, r := range e.flight {
+		f.present[r.Tenant] = true
+	}
+	for _, t := range e.loads {
+		f.present[t] = true
+	}
 	var faulted []uint32
 	for _, r := range e.box {
 		if !slices.Contains(e.hosted, r.Tenant) {
@@ -67,6 +77,7 @@ func find(e *evidence) finding {
 	case byOthers(e):
 		// No tenant can have done this: a process that is the first of its pid namespace cannot be
 		// killed or stopped from inside.
+		f.outside = true
 	case len(faulted) > 0:
 		f.suspects = faulted
 		f.proven = len(faulted) == 1
@@ -74,6 +85,9 @@ func find(e *evidence) finding {
 		for t := range f.working {
 			f.suspects = append(f.suspects, t)
 		}
+	case e.boxed:
+		// Nobody's code ran, says the box: a fault of ours, or native code that has cleared its slot.
+		// Who was there is remembered (meetLocked), and finds itself apart if it happens again.
 	default:
 		// Nothing narrows it down: whoever was running or waiting, or loading.
 		f.everything(e)
@@ -92,11 +106,8 @@ func find(e *evidence) finding {
 func (f *finding) everything(e *evidence) {
 	for _, r := range e.flight {
 		f.executing[r.Stream] = true
-		f.working[r.Tenant] = true
 	}
-	for _, t := range e.loads {
-		f.working[t] = true
-	}
+	maps.Copy(f.working, f.present)
 }
 
 // byOthers says whether the shard was stopped or killed from outside, and not by us for what it did.
@@ -109,13 +120,13 @@ func byOthers(e *evidence) bool {
 }
 
 // readBox reads a dead shard's black box: a page, whatever the shard has made of it.
-func readBox(s *shard) []ipc.Running {
+func readBox(s *shard) (running []ipc.Running, ok bool) {
 	if s.proc.BlackBox == nil {
-		return nil
+		return nil, false
 	}
 	var b [ipc.BlackBoxBytes]byte
 	if _, err := s.proc.BlackBox.ReadAt(b[:], 0); err != nil {
-		return nil // sealed against shrinking: cannot happen; and then nothing narrows the list down
+		return nil, false // sealed against shrinking: cannot happen; and then nothing narrows the list down
 	}
-	return ipc.ReadBlackBox(b[:])
+	return ipc.ReadBlackBox(b[:]), true
 }

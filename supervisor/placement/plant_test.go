@@ -31,6 +31,7 @@ type plant struct {
 	mu      sync.Mutex
 	shards  []*fakeShard // guarded by mu
 	spawned atomic.Int32
+	boxes   bool          // shards have black boxes
 	err     error         // guarded by mu; what the next spawns answer
 	takes   time.Duration // guarded by mu; of a spawn
 	onLoad  func(s *fakeShard, r gatewayside.LoadRequest) (gatewayside.LoadResult, error)
@@ -70,13 +71,15 @@ func (p *plant) spawn(ctx context.Context, _ seccomp.Profile, _ uint64, onViolat
 	c := &fakeConn{plant: p}
 	s := &fakeShard{id: uint32(p.spawned.Add(1)), exited: make(chan orders.Exit, 1), closed: make(chan struct{}), loads: map[uint32]bool{}, seen: map[uint32]bool{}, break_: onViolation}
 	c.fakeShard = s
-	fd, err := unix.MemfdCreate("box", unix.MFD_CLOEXEC)
-	if err != nil {
-		return Process{}, nil, err
-	}
-	s.blackBox = os.NewFile(uintptr(fd), "box")
-	if err := s.blackBox.Truncate(ipc.BlackBoxBytes); err != nil {
-		return Process{}, nil, err
+	if p.boxes {
+		fd, err := unix.MemfdCreate("box", unix.MFD_CLOEXEC)
+		if err != nil {
+			return Process{}, nil, err
+		}
+		s.blackBox = os.NewFile(uintptr(fd), "box")
+		if err := s.blackBox.Truncate(ipc.BlackBoxBytes); err != nil {
+			return Process{}, nil, err
+		}
 	}
 	p.mu.Lock()
 	p.shards = append(p.shards, s)

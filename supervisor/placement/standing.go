@@ -73,7 +73,7 @@ func (p *Pool) accuseLocked(suspects []string, proven bool) {
 	slices.Sort(suspects)
 }
 
-// met counts the deaths at which a tenant was at work while others were blamed.
+// met counts the deaths at which a tenant was present while others were blamed, or nobody.
 type met struct {
 	deaths int
 	last   time.Time

@@ -65,7 +65,8 @@ func suspected(f *finding, handle uint32) bool {
 // judge finds who is to blame for a shard's end, takes measures, and lets those know who wait. It
 // returns the ids of the suspects.
 func (p *Pool) judge(s *shard, why error, exit orders.Exit) []string {
-	e := evidence{why: why, exit: exit, box: readBox(s), flight: s.conn.InFlight()}
+	e := evidence{why: why, exit: exit, flight: s.conn.InFlight()}
+	e.box, e.boxed = readBox(s)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ids := make(map[uint32]string, len(s.hosted))
@@ -89,9 +90,14 @@ func (p *Pool) judge(s *shard, why error, exit orders.Exit) []string {
 	suspects = unique(suspects)
 	if !s.retiring {
 		p.accuseLocked(suspects, f.proven)
-		if s.cohort == 0 && len(f.suspects) > 0 {
+		if s.cohort == 0 && !f.outside {
+			// Who was at work, or, if nobody was, whoever was there.
+			there := f.working
+			if len(there) == 0 {
+				there = f.present
+			}
 			var others []string
-			for h := range f.working {
+			for h := range there {
 				if !suspected(&f, h) {
 					others = append(others, ids[h])
 				}
