@@ -172,10 +172,10 @@ static const struct {
 const char *lockdown_step_name(size_t i) { return i < sizeof steps / sizeof *steps ? steps[i].name : NULL; }
 
 #ifdef BULKHEAD_SABOTAGE
-// A test build leaves out the one step that the file beside its binary names. The file is read
-// before anything is locked; nothing of this exists in a production build.
+// A test build leaves out the steps that the file beside its binary names, one a line. The file is
+// read before anything is locked; nothing of this exists in a production build.
 static const char *sabotaged(void) {
-	static char step[64];
+	static char steps_left_out[512];
 	char path[512];
 	ssize_t n = readlink("/proc/self/exe", path, sizeof path - 6);
 	if (n < 0)
@@ -184,13 +184,20 @@ static const char *sabotaged(void) {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return "";
-	n = read(fd, step, sizeof step - 1);
+	n = read(fd, steps_left_out, sizeof steps_left_out - 1);
 	close(fd);
-	step[n < 0 ? 0 : strcspn(step, "\n")] = 0;
-	return step;
+	steps_left_out[n < 0 ? 0 : n] = 0;
+	return steps_left_out;
 }
-static const char *skipped_step;
-#define SKIPPED(name) (strcmp(skipped_step, (name)) == 0)
+static const char *skipped_steps;
+static int skipped(const char *name) {
+	size_t len = strlen(name);
+	for (const char *p = skipped_steps; *p; p += strcspn(p, "\n"), p += *p == '\n')
+		if (strncmp(p, name, len) == 0 && (p[len] == 0 || p[len] == '\n'))
+			return 1;
+	return 0;
+}
+#define SKIPPED(name) skipped(name)
 #else
 #define SKIPPED(name) 0
 #endif
@@ -241,7 +248,7 @@ __attribute__((constructor(101))) static void lockdown(int argc, char **argv) {
 	if (role == 0)
 		return; // the command line tool, or a test binary
 #ifdef BULKHEAD_SABOTAGE
-	skipped_step = sabotaged();
+	skipped_steps = sabotaged();
 #endif
 	const struct setup *s = take_setup();
 	if (s->role != role)

@@ -54,6 +54,9 @@ func (l *launcher) inspect(c *child) (err error) {
 	}
 	defer func() { err = errors.Join(err, in.detach()) }()
 	for _, q := range questions() {
+		if leftOut("checks") || leftOut("check "+q.name) {
+			continue
+		}
 		if err := q.ask(in, l, c); err != nil {
 			return fmt.Errorf("check %s: %w", q.name, err)
 		}

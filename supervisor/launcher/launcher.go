@@ -110,6 +110,9 @@ func runOnOwnThread(o Options) error {
 		wake:     [2]int{-1, -1},
 	}
 	defer l.cleanUp()
+	if err := sabotageIsSafe(o); err != nil {
+		return err
+	}
 	for _, s := range startSteps() {
 		if err := s.run(l); err != nil {
 			return fmt.Errorf("launcher: step %s: %w", s.name, err)

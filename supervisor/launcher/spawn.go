@@ -344,7 +344,7 @@ func (l *launcher) enclose(b *birth, c *child) (err error) {
 func (l *launcher) clone(b *birth, c *child) error {
 	var flags uintptr
 	for _, ns := range namespaces.Of(b.role) {
-		if !ns.Late {
+		if !ns.Late && !(b.role == namespaces.Worker && leftOut("namespace "+ns.Name)) {
 			flags |= ns.Flag
 		}
 	}
@@ -359,6 +359,9 @@ func (l *launcher) clone(b *birth, c *child) error {
 		// Uid 0 inside before exec, or exec would take the capabilities that the child needs to
 		// build its root; as root this also drops the supplementary groups.
 		Credential: &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: !l.root},
+	}
+	if flags&unix.CLONE_NEWUSER == 0 { // a sabotaged launcher's worker
+		sys.UidMappings, sys.GidMappings, sys.GidMappingsEnableSetgroups = nil, nil, false
 	}
 	files := make([]uintptr, len(b.files))
 	for i, fd := range b.files {

@@ -2,7 +2,8 @@
 //
 // Duty: check what people typed, say clearly what will happen or went wrong, and do it: by
 // becoming the launcher (serve, dev), by asking a running host through its admin socket (tenants,
-// shards, incidents, logs, evict), or by itself (doctor, policy, version).
+// shards, incidents, logs, evict), or by itself (doctor, securitytest,
+// policy, version).
 //
 // Trust: it runs with the rights of whoever types. What a running host answers may hold text
 // of tenants and shards, so it is made printable before a terminal sees it.
@@ -61,7 +62,7 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see `%s --help`", err, cmd.CommandPath())
 	})
-	root.AddCommand(serveCommand(), devCommand(), doctorCommand(), tenantsCommand(), shardsCommand(), incidentsCommand(),
+	root.AddCommand(serveCommand(), devCommand(), doctorCommand(), securitytestCommand(), tenantsCommand(), shardsCommand(), incidentsCommand(),
 		logsCommand(), evictCommand(), policyCommand(), versionCommand(version))
 	for _, c := range root.Commands() {
 		strict(c)

@@ -302,44 +302,6 @@ func (f *serveFlags) accepted(pol *policy.Policy) ([]string, error) {
 	return out, nil
 }
 
-// binaries are the files that make up a host.
-type binaries struct{ self, launcher, gateway, worker string }
-
-// findBinaries looks beside this binary, then in ../libexec/bulkhead, where packages put what is
-// not typed.
-func findBinaries(workerDir string) (binaries, error) {
-	self, err := os.Executable()
-	if err == nil {
-		self, err = filepath.EvalSymlinks(self)
-	}
-	if err != nil {
-		return binaries{}, fmt.Errorf("find this binary: %w", err)
-	}
-	dir := filepath.Dir(self)
-	places := []string{dir, filepath.Join(dir, "..", "libexec", "bulkhead")}
-	find := func(name string, in []string) (string, error) {
-		for _, d := range in {
-			p := filepath.Join(d, name)
-			if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
-				return filepath.Abs(p)
-			}
-		}
-		return "", fmt.Errorf("%s is not in %s; build it with `make build`, or install with `make install`", name, strings.Join(in, " or "))
-	}
-	b := binaries{self: self}
-	if b.launcher, err = find("bulkhead-launcher", places); err != nil {
-		return b, err
-	}
-	if b.gateway, err = find("bulkhead-gateway", places); err != nil {
-		return b, err
-	}
-	if workerDir != "" {
-		places = []string{workerDir}
-	}
-	b.worker, err = find("bulkhead-worker", places)
-	return b, err
-}
-
 // describe says what is about to be done.
 func (f *serveFlags) describe(out io.Writer, pol *policy.Policy, found []string) {
 	fmt.Fprintf(out, "policy    preset %s, hash %s, profile %s, at most %d tenants in a process\n", pol.Preset, pol.Hash(), pol.Profile, pol.Shard.MaxTenants)
