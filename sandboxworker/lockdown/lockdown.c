@@ -172,6 +172,9 @@ static const struct {
 const char *lockdown_step_name(size_t i) { return i < sizeof steps / sizeof *steps ? steps[i].name : NULL; }
 
 #ifdef BULKHEAD_SABOTAGE
+// By this a test shows that no other build has any of it; the launcher's has the same.
+__attribute__((used)) static const char marker[] = "bulkhead sabotage build: for tests only";
+
 // A test build leaves out the steps that the file beside its binary names, one a line. The file is
 // read before anything is locked; nothing of this exists in a production build.
 static const char *sabotaged(void) {

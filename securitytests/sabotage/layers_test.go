@@ -35,7 +35,7 @@ func layers() []layer {
 	exec := func(also ...string) sabotage { return child(append(also, "seccomp", "landlock", "root")...) }
 	all := []layer{
 		{name: "seccomp", remove: child("seccomp"), probe: makesASocket},
-		{name: "user namespace", mode: suites.Root, off: child(append(caps, "seccomp")...), remove: namespace("user"), probe: raisesALimit},
+		{name: "user namespace", mode: suites.Root, off: child(append(caps, "seccomp")...), remove: namespace("user"), probe: comesFirst},
 		{name: "pid namespace", off: child("seccomp", "landlock"), remove: namespace("pid"), probe: namesANeighbour},
 		{name: "net namespace", off: child("seccomp", "landlock"), remove: namespace("net"), probe: reachesAnAbstractSocket},
 		{name: "mount namespace", mode: suites.Root, off: child(append(caps, "seccomp", "landlock", "root")...).and(namespace("user")),
@@ -124,12 +124,9 @@ func makesASocket(b *bench) (bool, string, error) {
 	return b.call("socket", unix.AF_UNIX, unix.SOCK_STREAM, 0)
 }
 
-// CAP_SYS_RESOURCE in the first user namespace, and no other, raises a hard limit (setrlimit(2)).
-func raisesALimit(b *bench) (bool, string, error) {
-	limit := make(suites.In, 16)
-	binary.LittleEndian.PutUint64(limit, 128)
-	binary.LittleEndian.PutUint64(limit[8:], 128)
-	return b.call("setrlimit", unix.RLIMIT_NOFILE, limit)
+// CAP_SYS_NICE in the first user namespace, and in no other, puts a process before others (setpriority(2)).
+func comesFirst(b *bench) (bool, string, error) {
+	return b.call("setpriority", unix.PRIO_PROCESS, 0, -1)
 }
 
 func namesANeighbour(b *bench) (bool, string, error) {
