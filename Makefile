@@ -18,6 +18,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 BIN      := $(CURDIR)/bin
 BINARIES := bulkhead bulkhead-launcher bulkhead-gateway bulkhead-worker
+SEAT     := bulkhead-securityseat
 EXAMPLES := $(patsubst %/package.json,%,$(wildcard examples/*/package.json))
 
 # Rootless runs have no delegated cgroup unless systemd gave one; that must be said aloud.
@@ -68,10 +69,11 @@ examples: setup-npm ## install the npm packages of the examples
 # ---- build, run, test -----------------------------------------------------------------------
 
 .PHONY: build
-build: setup ## build the four binaries into bin/
+build: setup ## build the four binaries, and the attacker's seat of their tests, into bin/
 	@mkdir -p $(BIN)
-	@echo "make: building $(BINARIES)"
+	@echo "make: building $(BINARIES) $(SEAT)"
 	@$(GO) build $(BUILDFLAGS) -ldflags "-X main.version=$(VERSION)" -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+	@$(GO) build $(BUILDFLAGS) -o $(BIN)/$(SEAT) ./securitytests/seat
 
 .PHONY: run
 run: build examples ## serve the examples on 127.0.0.1:8080
@@ -121,7 +123,7 @@ install: ## install binaries and the systemd units below PREFIX
 	@$(MAKE) build BUILDFLAGS=-trimpath
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/bulkhead $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/bulkhead/tenants
 	install -m 0755 $(BIN)/bulkhead $(DESTDIR)$(PREFIX)/bin/bulkhead
-	install -m 0755 $(BIN)/bulkhead-launcher $(BIN)/bulkhead-gateway $(BIN)/bulkhead-worker $(DESTDIR)$(PREFIX)/libexec/bulkhead/
+	install -m 0755 $(BIN)/bulkhead-launcher $(BIN)/bulkhead-gateway $(BIN)/bulkhead-worker $(BIN)/$(SEAT) $(DESTDIR)$(PREFIX)/libexec/bulkhead/
 	sed 's|@PREFIX@|$(PREFIX)|g' cmd/bulkhead-launcher/systemd/bulkhead.service.in > $(DESTDIR)$(PREFIX)/lib/systemd/system/bulkhead.service
 	install -m 0644 cmd/bulkhead-launcher/systemd/bulkhead.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/bulkhead.socket
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi

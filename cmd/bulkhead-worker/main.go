@@ -23,7 +23,7 @@ func main() {
 }
 
 func run() error {
-	w, err := start.Sealed()
+	w, err := start.Sealed(0)
 	if err != nil {
 		return err
 	}

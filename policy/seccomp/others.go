@@ -27,6 +27,7 @@ func goRuntime() []Rule {
 		allow("sched_getaffinity", "counting CPUs"),
 		allow("eventfd2", "Go's netpoller starts lazily"),
 		allow("epoll_create1", "Go's netpoller starts lazily"),
+		allow("epoll_ctl", "Go's netpoller"),
 		allow("pipe2", "Go's os package"),
 		allow("fcntl", "flags of descriptors: query and set", eq(1, unix.F_GETFL)),
 		allow("fcntl", "non-blocking mode", eq(1, unix.F_SETFL)),

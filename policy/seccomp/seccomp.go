@@ -98,12 +98,3 @@ func allow(call, why string, args ...Arg) Rule {
 func refuse(call string, errno uint16, why string, args ...Arg) Rule {
 	return Rule{Call: call, Action: Refuse, Errno: errno, Args: args, Why: why}
 }
-
-// allowValues makes one row per value that a single argument may have.
-func allowValues(call string, index uint8, why string, values ...uint64) []Rule {
-	rules := make([]Rule, 0, len(values))
-	for _, v := range values {
-		rules = append(rules, allow(call, why, eq(index, v)))
-	}
-	return rules
-}

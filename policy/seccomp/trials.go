@@ -106,7 +106,6 @@ func Trials(p Profile) []Trial {
 		trial(Lives, "read", "it names descriptors only, and five are open", none),
 		trial(Lives, "write", "as read", none),
 		trial(Lives, "close", "one's own descriptors are one's own", none),
-		trial(Lives, "epoll_ctl", "on descriptors that are open", none),
 		trial(Lives, "epoll_pwait", "on descriptors that are open", none),
 		trial(Lives, "munmap", "one's own memory", 0, 0),
 		trial(Lives, "brk", "one's own memory, within the limit", 0),
@@ -141,14 +140,7 @@ func Trials(p Profile) []Trial {
 		trial(Dies, "tgkill", "another process", 2, 2, 9),
 		trial(Dies, "tgkill", "any process", none, 2, 9),
 		trial(Dies, "tgkill", "a register that is 1 in its low half only", any32|1, 1, 0),
-
-		trial(Lives, "fcntl", "whether a descriptor blocks", 3, unix.F_GETFL),
-		trial(Dies, "fcntl", "a register that is F_GETFL in its low half only", 3, any32|unix.F_GETFL),
 	}
-	out = append(out, each(Dies, "fcntl", "copies, owners, signals, leases, locks and seals are not for a worker", []uint64{3},
-		unix.F_DUPFD, unix.F_GETFD, unix.F_SETFD, unix.F_SETFL, unix.F_GETLK, unix.F_SETLK, unix.F_SETLKW, unix.F_SETOWN, unix.F_GETOWN,
-		10 /* F_SETSIG */, 15 /* F_SETOWN_EX */, 36 /* F_OFD_GETLK */, 37, unix.F_SETLEASE, unix.F_NOTIFY, unix.F_DUPFD_CLOEXEC,
-		unix.F_SETPIPE_SZ, unix.F_GETPIPE_SZ, unix.F_ADD_SEALS, unix.F_GET_SEALS, 1036 /* F_SET_RW_HINT */)...)
 	out = append(out, futexTrials()...)
 	out = append(out, cloneTrials()...)
 	return append(out, memoryTrials(p)...)
@@ -157,9 +149,9 @@ func Trials(p Profile) []Trial {
 func futexTrials() []Trial {
 	var out []Trial
 	for _, how := range []uint64{0, 128, 256, 128 | 256} { // FUTEX_PRIVATE_FLAG, FUTEX_CLOCK_REALTIME
-		out = append(out, each(Lives, "futex", "wait and wake are what locks are made of", []uint64{0}, 0|how, 1|how, 9|how, 10|how)...)
+		out = append(out, each(Lives, "futex", "wait and wake are what locks are made of", []uint64{0}, 0|how, 1|how, 9|how)...)
 	}
-	out = append(out, each(Dies, "futex", "descriptors, requeueing and operations on two words: for condition variables nobody here uses", []uint64{0}, 2, 3, 4, 5, 4|128, 3|128)...)
+	out = append(out, each(Dies, "futex", "descriptors, requeueing and operations on two words: for condition variables nobody here uses", []uint64{0}, 2, 3, 4, 5, 10, 4|128, 3|128, 10|128)...)
 	out = append(out, each(Dies, "futex", "priority inheritance, home of many kernel bugs", []uint64{0}, 6, 7, 8, 11, 12, 13, 6|128, 7|128, 13|128)...)
 	return append(out, each(Dies, "futex", "operations that no kernel knows yet", []uint64{0}, 14, 127, 512, 1<<31)...)
 }
@@ -214,8 +206,10 @@ func memoryTrials(p Profile) []Trial {
 	if p == JITWasm {
 		out = append(out, trial(Lives, "pkey_mprotect", "as mprotect, on processors with protection keys", 0, 0, unix.PROT_EXEC, none))
 	}
-	out = append(out, each(Lives, "madvise", "giving pages back, and their size", []uint64{0, 0},
-		unix.MADV_DONTNEED, unix.MADV_FREE, unix.MADV_DONTFORK, unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_COLLAPSE)...)
+	out = append(out, trial(Lives, "madvise", "giving pages back", 0, 0, unix.MADV_DONTNEED))
+	for _, advice := range []uint64{unix.MADV_FREE, unix.MADV_DONTFORK, unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_COLLAPSE} {
+		out = append(out, refused("madvise", uint16(unix.EINVAL), "advice that nobody insists on", 0, 0, advice))
+	}
 	return append(out, each(Dies, "madvise", "merging with other processes' pages, dumps, poison, write-back, guards", []uint64{0, 0},
 		unix.MADV_WILLNEED, unix.MADV_REMOVE, unix.MADV_DOFORK, unix.MADV_MERGEABLE, unix.MADV_UNMERGEABLE, unix.MADV_DODUMP, unix.MADV_DONTDUMP,
 		unix.MADV_COLD, unix.MADV_PAGEOUT, unix.MADV_POPULATE_READ, unix.MADV_POPULATE_WRITE, unix.MADV_HWPOISON, 101 /* MADV_SOFT_OFFLINE */, 102, 103)...)
@@ -233,7 +227,8 @@ func Absent() map[string]string {
 		"sockets: the network, abstract names, netlink":                               {"socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "setsockopt", "getsockopt", "shutdown"},
 		"descriptors through a socket; a compromised gateway could hand in a network": {"recvmsg", "recvmmsg", "sendmsg", "sendmmsg"},
 		"datagrams with addresses":                                                    {"sendto", "recvfrom"},
-		"descriptors of its own making, or a copy of one":                             {"dup", "dup2", "dup3", "pipe", "pipe2", "eventfd2", "epoll_create1", "signalfd4", "timerfd_create", "inotify_init1", "fanotify_init", "memfd_create", "memfd_secret", "pidfd_open"},
+		"descriptors of its own making, or a copy of one":                             {"dup", "dup2", "dup3", "pipe", "pipe2", "eventfd2", "epoll_create1", "signalfd4", "timerfd_create", "inotify_init1", "fanotify_init", "memfd_create", "memfd_secret", "pidfd_open", "fcntl"},
+		"what a poller watches: a file in it outlives its descriptor":                 {"epoll_ctl"},
 		"other processes: signals, memory, descriptors, tracing":                      {"kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease", "pidfd_getfd", "kcmp"},
 		"a process, or another program":                                               {"fork", "vfork", "execve", "execveat", "wait4", "waitid"},
 		"namespaces and identities":                                                   {"unshare", "setns", "setuid", "setgid", "setresuid", "setresgid", "setgroups", "setfsuid", "capset", "personality"},

@@ -17,7 +17,6 @@ const (
 const (
 	futexWait       = 0
 	futexWake       = 1
-	futexWakeBitset = 10
 	futexWaitBitset = 9
 	futexOpMask     = 0xffffffff &^ (128 | 256)
 )
@@ -29,8 +28,7 @@ func runtimeCalls() []Rule {
 		allow("read", "sockets, pipes, eventfd; only what was handed over is open"),
 		allow("write", "as read"),
 		allow("close", "the gateway's fds are verified; closing one harms only oneself"),
-		allow("epoll_ctl", "Go's netpoller"),
-		allow("epoll_pwait", "Go's netpoller"),
+		allow("epoll_pwait", "Go's scheduler looks into its netpoller, although nothing is added to it after the seal"),
 		allow("munmap", "Go, malloc and V8 give memory back"),
 		allow("brk", "malloc's main arena"),
 		allow("rt_sigprocmask", "Go around thread creation, glibc in pthread_create and abort"),
@@ -56,7 +54,7 @@ func runtimeCalls() []Rule {
 
 func futexCalls() []Rule {
 	var rules []Rule
-	for _, op := range []uint64{futexWait, futexWake, futexWaitBitset, futexWakeBitset} {
+	for _, op := range []uint64{futexWait, futexWake, futexWaitBitset} {
 		rules = append(rules, allow("futex", "Go's and glibc's locks; no priority inheritance, no requeue", masked(1, futexOpMask, op)))
 	}
 	return rules
@@ -88,8 +86,11 @@ func memoryCalls(exec bool) []Rule {
 		)
 	}
 	rules = append(rules, refuse("mremap", uint16(unix.ENOMEM), "realloc of large blocks; glibc copies instead"))
-	return append(rules, allowValues("madvise", 2, "Go and V8 give pages back",
-		unix.MADV_DONTNEED, unix.MADV_FREE, unix.MADV_DONTFORK, unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_COLLAPSE)...)
+	rules = append(rules, allow("madvise", "Go, V8 and malloc give pages back", eq(2, unix.MADV_DONTNEED)))
+	for _, advice := range []uint64{unix.MADV_FREE, unix.MADV_DONTFORK, unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_COLLAPSE} {
+		rules = append(rules, refuse("madvise", uint16(unix.EINVAL), "advice that Go and V8 may give; both take a no, and none was measured to be given", eq(2, advice)))
+	}
+	return rules
 }
 
 // Worker is the table of a worker.
@@ -97,7 +98,6 @@ func Worker(p Profile) []Rule {
 	rules := append(runtimeCalls(), memoryCalls(p == JITWasm)...)
 	return append(rules,
 		allow("getrandom", "crypto.getRandomValues, and seeds of Go and V8"),
-		allow("fcntl", "Go's os.NewFile asks whether a descriptor blocks", eq(1, unix.F_GETFL)),
 		allow("clock_nanosleep", "V8's mutexes (Abseil) back off by sleeping when contended"),
 		allow("sched_getparam", "V8's mutexes (Abseil) weigh waiting threads by priority, once a thread; refused, they complain on stderr"),
 		allow("sched_getscheduler", "as sched_getparam: pthread_getschedparam makes both calls"),

@@ -42,10 +42,10 @@ type Worker struct {
 	BlackBox  []byte // mapped shared, ipc.BlackBoxBytes long
 }
 
-// Sealed starts V8 as the launcher's setup says, seals the process and returns when the launcher has
-// verified the seal. Call it once, before anything is opened. An error means that the process is not
+// Sealed starts V8 as the launcher's setup says, with so many isolates ready for tenants (0: as many as
+// the scheduler likes), seals the process and returns when the launcher has verified the seal. Call it once, before anything is opened. An error means that the process is not
 // sealed and must end.
-func Sealed() (*Worker, error) {
+func Sealed(ready int) (*Worker, error) {
 	if lockdown.Role() != namespaces.Worker {
 		return nil, fmt.Errorf("not started by bulkhead-launcher: run `bulkhead serve`")
 	}
@@ -70,7 +70,7 @@ func Sealed() (*Worker, error) {
 		return nil, fmt.Errorf("map the black box: %w", err)
 	}
 	wire := limits.DefaultWire()
-	s, err := scheduler.New(eng, workerside.NewData(FDData, &wire), scheduler.Options{Wire: wire, BlackBox: box})
+	s, err := scheduler.New(eng, workerside.NewData(FDData, &wire), scheduler.Options{Wire: wire, BlackBox: box, Ready: ready})
 	if err != nil {
 		return nil, err
 	}

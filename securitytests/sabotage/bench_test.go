@@ -238,9 +238,17 @@ func TestProductionBuildsCannotBeSabotaged(t *testing.T) {
 		return bytes.Contains(text, []byte(marker))
 	}
 	for _, name := range []string{"bulkhead", "bulkhead-launcher", "bulkhead-gateway", "bulkhead-worker"} {
-		if contains(filepath.Join(hosttest.Binaries(t), name)) {
+		path := filepath.Join(hosttest.Binaries(t), name)
+		if contains(path) {
 			t.Errorf("%s can be sabotaged", name)
 		}
+		// A symbol of the attacker's seat.
+		if text, err := os.ReadFile(path); err != nil || bytes.Contains(text, []byte("seat_int80")) {
+			t.Errorf("%s contains the attacker's seat (%v)", name, err)
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(binaries(t), "seat")); err != nil || !bytes.Contains(text, []byte("seat_int80")) {
+		t.Errorf("the seat's symbol is not found in the seat (%v)", err)
 	}
 	if !contains(filepath.Join(binaries(t), "launcher")) || !contains(filepath.Join(binaries(t), "seat")) {
 		t.Error("the marker is not found where it must be: this test shows nothing")

@@ -63,7 +63,7 @@ func layers() []layer {
 		{name: "keyring", off: child("seccomp"), remove: child("keyring"), probe: findsTheHostsKey},
 		{name: "speculation", args: []string{"--force-mitigations"}, remove: child("speculation"), probe: speculates},
 	}
-	for _, call := range []string{"rseq", "tgkill", "clone", "futex", "mmap", "mprotect", "madvise", "fcntl"} {
+	for _, call := range []string{"rseq", "tgkill", "clone", "futex", "mmap", "mprotect", "madvise"} {
 		all = append(all, layer{name: "filter of " + call, remove: inLauncher("row " + call), probe: misuses(call)})
 	}
 	return all

@@ -58,6 +58,9 @@ func processSpeculation(ctx context.Context, s *scene) finding {
 	if len(all) == 0 {
 		return notShown("the kernel does not say")
 	}
+	if cookie, err := CoreCookie(seat.PID); err == nil {
+		all = append(all, fmt.Sprintf("core-scheduling cookie: %#x", cookie))
+	}
 	if len(open) > 0 {
 		return notShown("not promised unless forced: %s", strings.Join(open, "; "))
 	}

@@ -274,18 +274,27 @@ func (t *Seat) Step(ctx context.Context, format string, args ...any) (Answer, er
 	if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
 		return Answer{}, fmt.Errorf("seat %d: no answer to %q: %w", t.ID, fmt.Sprintf(format, args...), err)
 	}
-	text, _, err := t.Stand.order(ctx, "end %d", t.ID)
+	e, err := t.End(ctx)
 	if err != nil {
 		return Answer{}, err
 	}
+	return Answer{End: &e}, nil
+}
+
+// End waits for the seat's end and says how it was. Once.
+func (t *Seat) End(ctx context.Context) (End, error) {
+	text, _, err := t.Stand.order(ctx, "end %d", t.ID)
+	if err != nil {
+		return End{}, err
+	}
 	var e End
 	if n, _ := fmt.Sscanf(text, "ended %d %d", &e.Code, &e.Signal); n != 2 {
-		return Answer{}, fmt.Errorf("seat %d: %s", t.ID, text)
+		return End{}, fmt.Errorf("seat %d: %s", t.ID, text)
 	}
 	if f := strings.SplitN(text, " ", 4); len(f) == 4 {
 		e.Detail = f[3]
 	}
-	return Answer{End: &e}, nil
+	return e, nil
 }
 
 // Call has the seat make one system call. Arguments are numbers, In and Out.

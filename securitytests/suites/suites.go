@@ -83,8 +83,8 @@ type Options struct {
 	Binaries Binaries
 	Suite    string // only this one; "" is all
 	// Thorough tries every number and socket family under every profile in every mode. Otherwise those
-	// that the expectations say nothing particular about are dealt out, so that each profile and each
-	// mode sees each of them once.
+	// that must die whatever their arguments are dealt out, so that every profile and every mode sees
+	// every one of them, but not every pair of the two.
 	Thorough bool
 	Modes    []Mode
 	Profiles []seccomp.Profile

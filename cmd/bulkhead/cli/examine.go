@@ -13,22 +13,41 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bulkhead/policy/seccomp"
 )
 
 // examine looks at everything, in the order of importance.
 func examine() []finding {
-	return []finding{
+	found := []finding{
 		examineKernel(),
 		examineNamespaces(),
 		examineSeccomp(),
+		examineUIDs(),
 		examineCgroup(),
 		examineLandlock(),
 		examineMDWE(),
+		examineInspection(),
 		examineSpeculation(),
+		examineSMT(),
+		examineMerging(),
+		examineSwap(),
+		examineCoreDumps(),
 		examineKernelLog(),
 		examineWatches(),
 		examineBinaries(),
 	}
+	for i := range found {
+		f := &found[i]
+		f.Weight = weights[f.Name]
+		switch {
+		case f.State == stateMissing:
+			f.Exposure = 1
+		case f.State == stateDegraded && f.Exposure == 0:
+			f.Exposure = 1
+		}
+	}
+	return found
 }
 
 func read(path string) string {
@@ -91,7 +110,11 @@ func examineSeccomp() finding {
 	f := finding{Name: "seccomp", State: stateOK, For: "workers are left with a short list of system calls"}
 	actions := read("/proc/sys/kernel/seccomp/actions_avail")
 	if strings.Contains(actions, "kill_process") {
-		f.Found = "filters, with kill_process"
+		f.Found = "filters, with kill_process; a worker has"
+		for i, p := range seccomp.Profiles() {
+			allowed, filtered := seccomp.Calls(seccomp.Worker(p))
+			f.Found += fmt.Sprintf("%s %d calls in %v (%d by argument)", map[bool]string{true: "", false: ","}[i == 0], allowed, p, filtered)
+		}
 		return f
 	}
 	f.State, f.Found, f.Remedy = stateMissing, "no filters that kill the process", "use a kernel with CONFIG_SECCOMP_FILTER, 4.14 or newer"
@@ -179,28 +202,6 @@ func examineMDWE() finding {
 	f := finding{Name: "mdwe", State: stateOK, Found: "PR_SET_MDWE", For: "jitless workers can never make memory executable"}
 	if _, err := unix.PrctlRetInt(unix.PR_GET_MDWE, 0, 0, 0, 0); err != nil {
 		f.State, f.Found, f.Accept, f.Remedy = stateDegraded, err.Error(), "mdwe", "use Linux 6.3 or newer"
-	}
-	return f
-}
-
-func examineSpeculation() finding {
-	f := finding{Name: "speculation", State: stateOK, For: "what one process can learn of another through the CPU"}
-	dir := "/sys/devices/system/cpu/vulnerabilities"
-	list, err := os.ReadDir(dir)
-	if err != nil {
-		f.Found = "this kernel does not say"
-		return f
-	}
-	var open []string
-	for _, d := range list {
-		if s := read(filepath.Join(dir, d.Name())); strings.HasPrefix(s, "Vulnerable") {
-			open = append(open, d.Name())
-		}
-	}
-	f.Found = fmt.Sprintf("%d of %d known weaknesses of CPUs are mitigated or absent", len(list)-len(open), len(list))
-	if len(open) > 0 {
-		f.Found += "; open: " + strings.Join(open, ", ")
-		f.State, f.Remedy = stateDegraded, "update microcode and kernel; remove mitigations=off from the kernel's command line"
 	}
 	return f
 }
