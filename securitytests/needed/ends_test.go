@@ -18,20 +18,22 @@ import (
 // attaches to a sealed worker sees little. TestTheEndsNeedTheirRows leaves each out and sees a worker
 // die of it.
 var ends = map[string]string{
-	"exit_group": "exit_group",
-	"exit":       "exit",
-	"close":      "close",
+	"exit_group":   "exit_group",
+	"exit":         "exit",
+	"close":        "close",
+	"rt_sigaction": "rt_sigaction",
 }
 
 // How a worker is brought to make a call.
-func hangUp(s *suites.Seat) error { return s.Data.Close() }
-func nothing(*suites.Seat) error  { return nil }
+func hangUp(s *suites.Seat) error    { return s.Data.Close() }
+func terminate(s *suites.Seat) error { return syscall.Kill(s.PID, syscall.SIGTERM) }
+func nothing(*suites.Seat) error     { return nil }
 
 func TestTheEndsNeedTheirRows(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: the rootless launcher's workers are covered by the same filter")
 	}
-	provoke := map[string]func(*suites.Seat) error{"exit_group": hangUp, "exit": hangUp, "close": nothing}
+	provoke := map[string]func(*suites.Seat) error{"exit_group": hangUp, "rt_sigaction": terminate, "exit": hangUp, "close": nothing}
 	for row, call := range ends {
 		t.Run(call, func(t *testing.T) {
 			with, without := end(t, "", provoke[call]), end(t, "drop "+call, provoke[call])
