@@ -116,8 +116,11 @@ func TestHostileWorkerIsNotShipped(t *testing.T) {
 		if err != nil {
 			t.Fatalf("go list: %v", err)
 		}
-		if strings.Contains(string(out), "securitytests") {
-			t.Errorf("%s contains a package of securitytests", b)
+		// `bulkhead securitytest` runs the suites; what attacks in them is a program of its own.
+		for dep := range strings.FieldsSeq(string(out)) {
+			if strings.HasPrefix(dep, "bulkhead/securitytests/") && (b != "bulkhead" || dep != "bulkhead/securitytests/suites" && dep != "bulkhead/securitytests/conductor") {
+				t.Errorf("%s contains %s", b, dep)
+			}
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -325,7 +326,11 @@ func TestQuestions(t *testing.T) {
 
 func TestDoctor(t *testing.T) {
 	a := run(t, binary, "doctor", "--json")
-	var found []struct{ Name, State, Found, For, Remedy string }
+	var found []struct {
+		Name, State, Found, For, Remedy string
+		Weight                          int
+		Exposure                        float64
+	}
 	if err := json.Unmarshal([]byte(a.out), &found); err != nil {
 		t.Fatalf("%v: %s", err, a.out)
 	}
@@ -333,7 +338,7 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("%d findings, exit code %d (the other binaries are not there)", len(found), a.code)
 	}
 	for _, f := range found {
-		if f.Found == "" || f.For == "" || f.State != "ok" && f.Remedy == "" {
+		if f.Found == "" || f.For == "" || f.State != "ok" && (f.Remedy == "" || f.Exposure == 0) {
 			t.Errorf("%+v does not say enough", f)
 		}
 	}
@@ -342,6 +347,9 @@ func TestDoctor(t *testing.T) {
 	a = run(t, self, "doctor")
 	if time.Since(begin) > 2*time.Second {
 		t.Errorf("the doctor took %s", time.Since(begin))
+	}
+	if !regexp.MustCompile(`(?m)^Overall exposure of workers on this host: \d+\.\d [A-Z]+$`).MatchString(a.out) {
+		t.Errorf("no score: %s", a.out)
 	}
 	if !strings.Contains(a.out, "binaries") || strings.Contains(a.out, "NONE") != (a.code == 1) {
 		t.Errorf("%+v", a)
