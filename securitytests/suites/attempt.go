@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -127,7 +128,7 @@ func (at attempt) make(ctx context.Context, seat *Seat) (seccomp.Verdict, string
 		return 0, "", err
 	case a.End != nil && a.End.Signal == syscall.SIGSYS:
 		return seccomp.Dies, a.End.String(), nil
-	case a.End != nil && (a.End.Signal == syscall.SIGSEGV || a.End.Signal == 0 && a.End.Code == goFault):
+	case a.End != nil && (slices.Contains([]syscall.Signal{syscall.SIGSEGV, syscall.SIGILL, syscall.SIGBUS}, a.End.Signal) || a.End.Signal == 0 && a.End.Code == goFault):
 		return seccomp.Faults, a.End.String(), nil
 	case a.End != nil && a.End.Signal == 0:
 		return seccomp.Exits, a.End.String(), nil
