@@ -30,11 +30,8 @@ func main() {
 		os.Exit(cli.Bundler())
 	}
 	if lockdown.Role() == namespaces.Gateway {
-		if err := conductor.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "bulkhead:", err)
-			os.Exit(cli.ExitFailed)
-		}
-		return
+		fmt.Fprintln(os.Stderr, "bulkhead:", conductor.Run())
+		os.Exit(cli.ExitFailed)
 	}
 	os.Exit(cli.Main(version, os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -36,7 +36,7 @@ type conductor struct {
 }
 
 // Run seals the process and serves the suite's connections on the first listener until the launcher
-// asks it to stop.
+// asks it to stop, which ends the process. It returns only an error.
 func Run() error {
 	if err := lockdown.Seal(); err != nil {
 		return err

@@ -255,9 +255,6 @@ type Answer struct {
 	End   *End          // the seat died of it
 }
 
-// errno -1..-4095 is how the i386 entry tells one.
-const maxErrno = 4095
-
 // Step has the seat do one step (see securitytests/seat).
 func (t *Seat) Step(ctx context.Context, format string, args ...any) (Answer, error) {
 	if err := t.control.SetDeadline(time.Now().Add(60 * time.Second)); err != nil {
