@@ -160,7 +160,7 @@ func writeJSON(file string, out io.Writer, results []suites.Result) error {
 
 // report groups the results by promise.
 func report(out io.Writer, results []suites.Result, took time.Duration) {
-	count := map[suites.Status]int{}
+	count := map[string]int{}
 	suite := ""
 	for _, p := range suites.Promises() {
 		var of []suites.Result
@@ -176,28 +176,42 @@ func report(out io.Writer, results []suites.Result, took time.Duration) {
 			suite = p.Suite
 			fmt.Fprintf(out, "\n%s\n", suite)
 		}
-		worst := worstOf(of)
-		count[worst]++
-		fmt.Fprintf(out, "  %-9s  %s\n", map[suites.Status]string{suites.Held: "held", suites.Broken: "BROKEN", suites.NotShown: "not shown"}[worst], p.Name)
+		all := inAll(of)
+		count[all]++
+		fmt.Fprintf(out, "  %-9s  %s\n", all, p.Name)
 		for _, g := range sameDetail(of) {
 			fmt.Fprintf(out, "             %s: %s: %s\n", g.where, g.status, doctree.Printable(g.detail))
 		}
-		if worst == suites.Broken {
+		if all == inAllBroken {
 			fmt.Fprintf(out, "             an attacker gains: %s\n             repair: %s\n", p.Gain, p.Repair)
 		}
 	}
-	fmt.Fprintf(out, "\n%d promises held, %d broken, %d not shown in full, in %.0f s\n", count[suites.Held], count[suites.Broken], count[suites.NotShown], took.Seconds())
+	fmt.Fprintf(out, "\n%d promises held, %d held where they could be shown, %d not shown, %d broken, in %.0f s\n",
+		count[inAllHeld], count[inAllPart], count[inAllNot], count[inAllBroken], took.Seconds())
 }
 
-// worstOf: broken anywhere is broken; not shown anywhere is not shown in full.
-func worstOf(of []suites.Result) suites.Status {
-	worst := suites.Held
+// What a promise comes to over all scenes, for the report.
+const (
+	inAllHeld   = "held"
+	inAllPart   = "in part" // held where it could be shown, and somewhere it could not
+	inAllNot    = "not shown"
+	inAllBroken = "BROKEN"
+)
+
+func inAll(of []suites.Result) string {
+	n := map[suites.Status]int{}
 	for _, r := range of {
-		if r.Status == suites.Broken || r.Status == suites.NotShown && worst == suites.Held {
-			worst = r.Status
-		}
+		n[r.Status]++
 	}
-	return worst
+	switch {
+	case n[suites.Broken] > 0:
+		return inAllBroken
+	case n[suites.Held] == 0:
+		return inAllNot
+	case n[suites.NotShown] > 0:
+		return inAllPart
+	}
+	return inAllHeld
 }
 
 type group struct {
