@@ -179,12 +179,13 @@ const bodies = `export default { async fetch(request) {
 
 func TestLargeBodiesStreamFlat(t *testing.T) {
 	h := hosttest.Start(t, hosttest.Options{Tenants: map[string]hosttest.Files{"b": hosttest.Worker(bodies)}})
-	const size = 100 << 20
+	// Twice what the tenant may hold: what passes through may wait for V8's collector, up to that.
+	const size = 256 << 20
 	h.Get("b", "/down?n=1000000")
 	h.Do("POST", "b", "/count", bytes.NewReader(make([]byte, 4<<20)))
 	gateway := h.Gateway()
 	// Workers that are still being made would count as growth.
-	hosttest.Eventually(t, 20*time.Second, "warm spares", func() bool { return len(h.Shards()) >= 3 })
+	hosttest.Eventually(t, 20*time.Second, "warm spares", func() bool { return len(h.Shards()) >= 4 })
 	before, peak := hosttest.RSS(gateway), uint64(0)
 	workersBefore, workersPeak := workersRSS(h), uint64(0)
 	stop := make(chan struct{})
@@ -202,7 +203,7 @@ func TestLargeBodiesStreamFlat(t *testing.T) {
 	})
 	a, err := h.Do("POST", "b", "/count", io.LimitReader(zeros{}, size))
 	if err != nil || a.Body != fmt.Sprint(size) {
-		t.Errorf("upload of 100 MB: %v %d %q", err, a.Status, a.Body)
+		t.Errorf("upload of 256 MB: %v %d %q", err, a.Status, a.Body)
 	}
 	for _, path := range []string{fmt.Sprintf("/down?n=%d", size), "/echo"} {
 		var body io.Reader
@@ -223,8 +224,11 @@ func TestLargeBodiesStreamFlat(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+	for _, s := range h.Shards() {
+		t.Logf("shard %d: %v, %d MB", s.ID, s.Tenants, hosttest.RSS(s.PID)>>20)
+	}
 	t.Logf("gateway %d → %d MB, workers %d → %d MB", before>>20, peak>>20, workersBefore>>20, workersPeak>>20)
-	if peak > before+(48<<20) || workersPeak > workersBefore+(64<<20) {
+	if peak > before+(48<<20) || workersPeak > workersBefore+(112<<20) {
 		t.Errorf("memory is not flat: gateway %d → %d MB, workers %d → %d MB", before>>20, peak>>20, workersBefore>>20, workersPeak>>20)
 	}
 }
