@@ -23,7 +23,7 @@ type pool struct {
 
 // newPool makes the first isolates.
 func newPool(eng *engine.Engine, target int) (*pool, error) {
-	p := &pool{eng: eng, target: target, room: target, want: make(chan struct{}, 1)}
+	p := &pool{eng: eng, target: target, room: 8 * target, want: make(chan struct{}, 1)}
 	for range target {
 		iso, err := eng.New()
 		if err != nil {
@@ -63,7 +63,8 @@ func (p *pool) expect(tenants int) {
 func (p *pool) missing() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(min(p.target, p.room), 0) - len(p.ready)
+	// The fuller the shard, the rarer it is chosen: one for each eight that may come.
+	return max(min(p.target, (p.room+7)/8), 0) - len(p.ready)
 }
 
 // spare takes an isolate that is not needed, nil if none is left.
