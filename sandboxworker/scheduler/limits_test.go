@@ -69,8 +69,20 @@ func TestTimersOfSeveralRequestsAreCharged(t *testing.T) {
 		}
 		streams = append(streams, st)
 	}
+	over := 0
 	for _, st := range streams {
-		h.wantOutcome(h.finish(st), gen.Outcome_exceededCpu)
+		r := h.finish(st).result
+		switch {
+		case r.Outcome == gen.Outcome_exceededCpu:
+			over++
+		case r.Outcome == gen.Outcome_killed && strings.Contains(r.Message, "stopped together with another request"):
+			// The first that was stopped in the middle of a turn took the isolate with it.
+		default:
+			t.Errorf("%+v", r)
+		}
+	}
+	if over == 0 {
+		t.Error("nobody exceeded the limit")
 	}
 }
 

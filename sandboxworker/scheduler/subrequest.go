@@ -51,8 +51,11 @@ func (x *executor) startFetch(t *tenant, inv *invocation, r *engine.Record) (ref
 	if len(inv.subs) >= w.StreamFetch {
 		return fmt.Sprintf("too many subrequests at once: one request may have %d open", w.StreamFetch)
 	}
-	if len(t.subs) >= w.Fetches/2 { // or a tenant could keep those beside it from having any
-		return fmt.Sprintf("too many subrequests at once: this worker may have %d open in one process", w.Fetches/2)
+	s.mu.Lock()
+	share := max(w.StreamFetch, (w.Fetches-len(s.fetches))/2)
+	s.mu.Unlock()
+	if len(t.subs) >= share { // half of what is left: or a few tenants could keep the others from having any
+		return fmt.Sprintf("too many subrequests at once: this worker may have %d open in one process now, and has %d", share, len(t.subs))
 	}
 	q, err := runtime.ParseFetch(string(r.Text))
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 var (
 	errClosed       = errors.New("this host is shutting down")
+	errTooMany      = errors.New("this worker has too many connections to upstreams open or under way; try again")
 	errTooManyConns = errors.New("this host has too many connections to upstreams open; try again")
 )
 
@@ -33,6 +34,22 @@ func (c *client) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	if err := c.judge.Host(host, port); err != nil {
 		return nil, err
 	}
+	// net/http goes on dialling when the subrequest is given up, and gives the connection to the next
+	// one: what bounds subrequests does not bound dials.
+	if c.held.Add(1) > int64(max(tenantConns, c.e.opt.Conns/8)) {
+		c.held.Add(-1)
+		return nil, errTooMany
+	}
+	conn, err := c.reach(ctx, host, port)
+	if err != nil {
+		c.held.Add(-1)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// reach looks the host up and connects to one of its addresses.
+func (c *client) reach(ctx context.Context, host string, port uint16) (net.Conn, error) {
 	found, err := c.resolve(ctx, host)
 	if err != nil {
 		return nil, err
@@ -75,7 +92,7 @@ func (c *client) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 		conn, err := d.DialContext(one, "tcp", ap.String())
 		cancel()
 		if err == nil {
-			return &counted{Conn: conn, release: sync.OnceFunc(func() { c.e.conns.Add(-1) })}, nil
+			return &counted{Conn: conn, release: sync.OnceFunc(func() { c.e.conns.Add(-1); c.held.Add(-1) })}, nil
 		}
 		if failure == nil {
 			failure = err
@@ -98,6 +115,9 @@ func (c *counted) Close() error {
 	defer c.release()
 	return c.Conn.Close()
 }
+
+// tenantConns is what a tenant may have of connections even where an eighth of all is less.
+const tenantConns = 16
 
 // maxAddresses bounds what of a name's addresses is looked at.
 const maxAddresses = 16

@@ -92,6 +92,7 @@ type client struct {
 	stats  *observe.Tenant
 
 	open   atomic.Int64 // subrequests under way
+	held   atomic.Int64 // connections, dials and lookups, idle and abandoned ones included
 	coders atomic.Int32 // decoders with a large window under way
 	used   atomic.Int64 // Unix ns of the last subrequest
 }

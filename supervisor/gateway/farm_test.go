@@ -156,6 +156,8 @@ func (f *farm) spawn(_ context.Context, _ seccomp.Profile, _ uint64, onViolation
 	if err != nil {
 		return placement.Process{}, nil, err
 	}
+	// Before the sockets close: a process that dies is reported dead.
+	f.t.Cleanup(func() { s.die(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1}) })
 	f.mu.Lock()
 	f.shards[id] = s
 	f.mu.Unlock()

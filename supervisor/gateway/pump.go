@@ -47,10 +47,10 @@ const (
 
 // feed gives the request's body to a stream: all of it to the first, and to a later one again what
 // the one before it has had.
-func (c *call) feed(stream *gatewayside.Stream) {
+// False: a later one cannot have it.
+func (c *call) feed(stream *gatewayside.Stream) bool {
 	if c.pump != nil {
-		c.pump.resume(stream)
-		return
+		return c.pump.resume(stream)
 	}
 	http.NewResponseController(c.w).EnableFullDuplex()
 	c.g.SetReadDeadline(c.start.Add(c.v.Limits.Wall + c.s.opt.Grace))
@@ -65,13 +65,14 @@ func (c *call) feed(stream *gatewayside.Stream) {
 		defer copyBuffers.Put(buf)
 		p.run(body, *buf)
 	}()
+	return true
 }
 
 func (p *pump) run(body io.Reader, buf []byte) {
 	discarded, received := 0, uint64(0)
 	for {
 		n, err := body.Read(buf)
-		if received += uint64(n); received > p.limit && discarded == 0 {
+		if received += uint64(n); received > p.limit && !p.refused() {
 			p.exceed(received)
 			return
 		}
@@ -98,6 +99,13 @@ func (p *pump) run(body io.Reader, buf []byte) {
 			return
 		}
 	}
+}
+
+// refused reports whether the stream takes no more of the body: then its size is nobody's concern.
+func (p *pump) refused() bool {
+	p.feeding.Lock()
+	defer p.feeding.Unlock()
+	return p.unwanted
 }
 
 // exceed ends the invocation of a body that has grown too large.
@@ -155,13 +163,18 @@ func (p *pump) close() {
 	}
 }
 
-// resume begins anew with another stream: first what the one before has had.
-func (p *pump) resume(stream *gatewayside.Stream) {
+// resume begins anew with another stream: first what the one before has had. False: that is not at
+// hand any more, because the body went on meanwhile and grew too large to keep.
+func (p *pump) resume(stream *gatewayside.Stream) bool {
 	p.feeding.Lock()
-	p.stream, p.unwanted = stream, false
 	p.mu.Lock()
-	kept := p.kept
+	kept, lost := p.kept, p.lost
 	p.mu.Unlock()
+	if lost {
+		p.feeding.Unlock()
+		return false
+	}
+	p.stream, p.unwanted = stream, false
 	// Its tenant may answer without reading it all: the caller waits for that answer meanwhile.
 	go func() {
 		defer p.feeding.Unlock()
@@ -169,6 +182,7 @@ func (p *pump) resume(stream *gatewayside.Stream) {
 			p.close()
 		}
 	}()
+	return true
 }
 
 // keep adds to what a replay would need, within the bounds.

@@ -155,9 +155,14 @@ func (c *call) serve() {
 	case stream != nil:
 		c.failed(stream)
 	default:
+		c.stopPump(false) // of an earlier attempt
 		c.refused(err)
 	}
 }
+
+// errBodyLost: the request cannot be begun again, because the beginning of its body is gone. It ends
+// as its first attempt did.
+var errBodyLost = errors.New("the process ended while this request was in it, and its body could not be kept whole")
 
 // prepare builds the frame's parts. A small body is read whole before the tenant sees anything of
 // the request: what arrived whole can be replayed if the shard dies. It returns false if it has
@@ -216,7 +221,11 @@ func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 			return nil, nil, err
 		}
 		if c.req.BodyMode == gen.BodyMode_streamed {
-			c.feed(stream)
+			if !c.feed(stream) {
+				c.s.obs.Metrics.Interrupted(interruptedBody)
+				stream.Cancel(gen.Abort_Reason_clientGone, "the beginning of the body was not kept")
+				return nil, nil, errBodyLost
+			}
 		}
 		head, err := stream.Head(ctx)
 		if err == nil {

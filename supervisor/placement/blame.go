@@ -1,7 +1,6 @@
 package placement
 
 import (
-	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -23,6 +22,7 @@ type evidence struct {
 	hosted []uint32 // handles of the tenants in it, loading ones too
 	loads  []uint32 // of these, the ones that were loading
 	mixed  bool     // more than one tenant has been in it
+	ours   bool     // we killed it, for what it did or did not do
 }
 
 // finding is who is held responsible for a shard's end, and whose code ran at that moment.
@@ -32,7 +32,7 @@ type finding struct {
 	working   map[uint32]bool // tenants whose code was running, for a stream or for none
 	present   map[uint32]bool // tenants with requests there, or loading
 	outside   bool            // it was ended from outside
-	proven    bool            // the suspect, one alone, is held to have done it
+	proven    bool            // the suspect is held to have done it: nobody else has ever been in the shard
 }
 
 // find judges. The gateway's own list of what ran is authoritative; the black box may narrow it,
@@ -64,7 +64,7 @@ func find(e *evidence) finding {
 	}
 	var late *gatewayside.OverdueError
 	switch {
-	case errors.As(e.why, new(*ipc.ViolationError)), e.exit.Signal == unix.SIGSYS:
+	case errors.As(e.why, new(*ipc.ViolationError)), errors.Is(e.why, errHungUp), e.exit.Signal == unix.SIGSYS:
 		f.suspects = slices.Clone(e.hosted)
 		f.everything(e)
 	case errors.As(e.why, &late):
@@ -73,14 +73,12 @@ func find(e *evidence) finding {
 		if late.Stream != 0 {
 			f.executing[late.Stream] = true
 		}
-		f.proven = true
 	case byOthers(e):
 		// No tenant can have done this: a process that is the first of its pid namespace cannot be
 		// killed or stopped from inside.
 		f.outside = true
 	case len(faulted) > 0:
 		f.suspects = faulted
-		f.proven = len(faulted) == 1
 	case len(f.working) > 0:
 		for t := range f.working {
 			f.suspects = append(f.suspects, t)
@@ -115,8 +113,7 @@ func byOthers(e *evidence) bool {
 	if e.exit.Stopped {
 		return true
 	}
-	ours := errors.Is(e.why, gatewayside.ErrUnresponsive) || errors.Is(e.why, context.DeadlineExceeded)
-	return e.exit.Signal == unix.SIGKILL && e.exit.Detail != orders.DetailOutOfMemory && !ours
+	return e.exit.Signal == unix.SIGKILL && e.exit.Detail != orders.DetailOutOfMemory && !e.ours
 }
 
 // readBox reads a dead shard's black box: a page, whatever the shard has made of it.

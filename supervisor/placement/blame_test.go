@@ -33,10 +33,10 @@ func TestBlame(t *testing.T) {
 		proven    bool
 	}{
 		"the slot that faulted": {evidence{exit: segv, box: runs(ipc.Running{Tenant: 1, Stream: 1, Fault: 11}, ipc.Running{Tenant: 2, Stream: 2})},
-			[]uint32{1}, []uint64{1, 2}, true},
+			[]uint32{1}, []uint64{1, 2}, false},
 		"two faulted":             {evidence{exit: segv, box: runs(ipc.Running{Tenant: 1, Stream: 1, Fault: 11}, ipc.Running{Tenant: 2, Stream: 2, Fault: 4})}, []uint32{1, 2}, []uint64{1, 2}, false},
 		"no fault, who ran":       {evidence{exit: orders.Exit{Code: 2}, box: runs(ipc.Running{Tenant: 1, Stream: 1}, ipc.Running{Tenant: 3, Stream: 3})}, []uint32{1, 3}, []uint64{1, 3}, false},
-		"a timer of no request":   {evidence{exit: segv, box: runs(ipc.Running{Tenant: 4, Fault: 11})}, []uint32{4}, nil, true},
+		"a timer of no request":   {evidence{exit: segv, box: runs(ipc.Running{Tenant: 4, Fault: 11})}, []uint32{4}, nil, false},
 		"no box":                  {evidence{exit: segv}, []uint32{1, 2, 3}, []uint64{1, 2, 3}, false},
 		"nobody ran":              {evidence{exit: segv, boxed: true}, nil, nil, false},
 		"only names from nowhere": {evidence{exit: segv, boxed: true, box: runs(ipc.Running{Tenant: 9, Stream: 9, Fault: 11})}, nil, nil, false},
@@ -45,10 +45,12 @@ func TestBlame(t *testing.T) {
 		"nor swaps streams":       {evidence{exit: segv, box: runs(ipc.Running{Tenant: 1, Stream: 2, Fault: 11})}, []uint32{1, 2, 3}, []uint64{1, 2, 3}, false},
 		"SIGSYS: everybody":       {evidence{exit: orders.Exit{Signal: syscall.SIGSYS}, box: runs(ipc.Running{Tenant: 1, Stream: 1, Fault: 31})}, []uint32{1, 2, 3, 4}, []uint64{1, 2, 3}, false},
 		"violation: everybody":    {evidence{exit: killed, why: ipc.Violation(ipc.KindState, 1, "x")}, []uint32{1, 2, 3, 4}, []uint64{1, 2, 3}, false},
-		"overdue":                 {evidence{exit: killed, why: fmt.Errorf("x: %w", &gatewayside.OverdueError{Tenant: 2, Stream: 2}), box: runs(ipc.Running{Tenant: 3, Stream: 3})}, []uint32{2}, []uint64{2, 3}, true},
+		"overdue":                 {evidence{exit: killed, why: fmt.Errorf("x: %w", &gatewayside.OverdueError{Tenant: 2, Stream: 2}), box: runs(ipc.Running{Tenant: 3, Stream: 3})}, []uint32{2}, []uint64{2, 3}, false},
+		"it hung up":              {evidence{exit: killed, why: fmt.Errorf("%w: %w", errHungUp, gatewayside.ErrPeerGone)}, []uint32{1, 2, 3, 4}, []uint64{1, 2, 3}, false},
+		"killed for an eviction":  {evidence{exit: killed, ours: true, why: errors.New("evict x"), box: runs(ipc.Running{Tenant: 3, Stream: 3})}, []uint32{3}, []uint64{3}, false},
 		"killed from outside":     {evidence{exit: killed, why: gatewayside.ErrPeerGone, box: runs(ipc.Running{Tenant: 3, Stream: 3})}, nil, []uint64{3}, false},
 		"stopped from outside":    {evidence{exit: stopped, why: gatewayside.ErrUnresponsive, box: runs(ipc.Running{Tenant: 3, Stream: 3})}, nil, []uint64{3}, false},
-		"killed for its silence":  {evidence{exit: killed, why: gatewayside.ErrUnresponsive, box: runs(ipc.Running{Tenant: 3, Stream: 3})}, []uint32{3}, []uint64{3}, false},
+		"killed for its silence":  {evidence{exit: killed, ours: true, why: gatewayside.ErrUnresponsive, box: runs(ipc.Running{Tenant: 3, Stream: 3})}, []uint32{3}, []uint64{3}, false},
 		"out of memory":           {evidence{exit: oom, why: gatewayside.ErrPeerGone, box: runs(ipc.Running{Tenant: 3, Stream: 3})}, []uint32{3}, []uint64{3}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -29,6 +29,16 @@ func (p *Pool) load(pl *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer close(pl.ready)
+	if err == nil && !pl.shard.dead {
+		if cohort, _ := p.cohortLocked(pl.v.Tenant); cohort != pl.shard.cohort {
+			// It was accused, or released, while it was loading: not here.
+			err = fmt.Errorf("load %s: %w", pl.v.Tenant, errShardDied)
+			moved := &place{v: pl.v, shard: pl.shard, handle: pl.handle}
+			pl.shard.hosted[pl.handle] = moved
+			moved.gone.Store(true)
+			go p.evict(moved)
+		}
+	}
 	if err == nil && pl.shard.dead {
 		err = fmt.Errorf("load %s: %w", pl.v.Tenant, errShardDied)
 	}

@@ -26,14 +26,10 @@ type place struct {
 	evicting atomic.Bool
 }
 
-// acquire takes a lease if the place still gives any.
+// acquire takes a lease and reports whether the place still gives any; it is to be given back if not.
 func (pl *place) acquire() bool {
 	pl.refs.Add(1)
-	if pl.gone.Load() {
-		pl.refs.Add(-1)
-		return false
-	}
-	return true
+	return !pl.gone.Load()
 }
 
 // Lease is the right to open streams of one version in one shard. It holds the tenant in place
@@ -58,7 +54,5 @@ func (l Lease) Alive() bool { return l.pl.shard.conn.Err() == nil }
 // Release gives the lease back, once.
 func (l Lease) Release() {
 	l.pl.lastUsed.Store(int64(time.Since(l.pool.start)))
-	if l.pl.refs.Add(-1) == 0 && l.pl.retired.Load() {
-		l.pool.evictRetired(l.pl)
-	}
+	l.pool.giveBack(l.pl)
 }

@@ -131,17 +131,26 @@ func (p *Pool) Acquire(ctx context.Context, v *tenants.Version) (Lease, error) {
 // take takes a lease on a loaded place whose shard lives.
 func (p *Pool) take(pl *place) bool {
 	if !pl.acquire() {
+		p.giveBack(pl)
 		return false
 	}
 	if pl.shard.conn.Err() == nil {
 		return true
 	}
 	// The shard's own watcher is about to learn of it; requests need not wait for that.
-	pl.refs.Add(-1)
+	p.giveBack(pl)
 	p.mu.Lock()
 	p.buryLocked(pl.shard)
 	p.mu.Unlock()
 	return false
+}
+
+// giveBack ends a lease, or the attempt at one. The last one of a place that is on its way out sees
+// it evicted.
+func (p *Pool) giveBack(pl *place) {
+	if pl.refs.Add(-1) == 0 && pl.retired.Load() {
+		p.evictRetired(pl)
+	}
 }
 
 // find returns the place of v, starting its load if there is none.

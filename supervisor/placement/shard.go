@@ -213,6 +213,16 @@ func (p *Pool) watch(s *shard) {
 	p.mu.Unlock()
 
 	why := s.reason()
+	if !exited && !retiring && errors.Is(why, gatewayside.ErrPeerGone) {
+		// The sockets of a process that dies close before it is reported dead. One that has closed
+		// them and lives on is not what we started.
+		select {
+		case exit = <-s.proc.Exited:
+			exited = true
+		case <-time.After(hangUpTime):
+			why = fmt.Errorf("%w: %w", errHungUp, why)
+		}
+	}
 	judged := false
 	var suspects []string
 	if early(why) || retiring {
@@ -267,16 +277,23 @@ func (s *shard) reason() error {
 	return s.conn.Err()
 }
 
+// errHungUp: the shard closed a channel and did not die of it.
+var errHungUp = errors.New("the shard hung up and lives on")
+
+// hangUpTime is how long the end of a process may follow the end of its sockets, on a machine that
+// has memory by the gigabyte to take back.
+const hangUpTime = 3 * time.Second
+
 // early says whether a reason settles who is to blame before the process is gone.
 func early(why error) bool {
-	return errors.As(why, new(*ipc.ViolationError)) || errors.As(why, new(*gatewayside.OverdueError))
+	return errors.As(why, new(*ipc.ViolationError)) || errors.As(why, new(*gatewayside.OverdueError)) || errors.Is(why, errHungUp)
 }
 
 // incident says how a shard ended that was not asked to.
 func (s *shard) incident(exit orders.Exit, why error, suspects []string) observe.Incident {
 	i := observe.Incident{Kind: observe.ShardDied, Shard: s.proc.ID, Outcome: gen.Outcome_crashed.String(), Tenants: suspects}
 	switch {
-	case errors.As(why, new(*ipc.ViolationError)):
+	case errors.As(why, new(*ipc.ViolationError)), errors.Is(why, errHungUp):
 		i.Kind, i.Outcome = observe.ShardViolation, gen.Outcome_protocolViolation.String()
 	case errors.As(why, new(*gatewayside.OverdueError)):
 		i.Kind, i.Outcome = observe.ShardOverdue, gen.Outcome_exceededCpu.String()

@@ -65,7 +65,7 @@ func suspected(f *finding, handle uint32) bool {
 // judge finds who is to blame for a shard's end, takes measures, and lets those know who wait. It
 // returns the ids of the suspects.
 func (p *Pool) judge(s *shard, why error, exit orders.Exit) []string {
-	e := evidence{why: why, exit: exit, flight: s.conn.InFlight()}
+	e := evidence{why: why, exit: exit, ours: s.failure.Load() != nil || errors.Is(why, gatewayside.ErrUnresponsive), flight: s.conn.InFlight()}
 	e.box, e.boxed = readBox(s)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,13 +91,9 @@ func (p *Pool) judge(s *shard, why error, exit orders.Exit) []string {
 	if !s.retiring {
 		p.accuseLocked(suspects, f.proven)
 		if s.cohort == 0 && !f.outside {
-			// Who was at work, or, if nobody was, whoever was there.
-			there := f.working
-			if len(there) == 0 {
-				there = f.present
-			}
+			// Who was there, as the gateway knows it: the box may have been written by who did it.
 			var others []string
-			for h := range there {
+			for h := range f.present {
 				if !suspected(&f, h) {
 					others = append(others, ids[h])
 				}

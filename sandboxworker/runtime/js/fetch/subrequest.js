@@ -220,15 +220,16 @@ const subrequest = (state) => {
   if (refusal !== undefined) return PromiseReject(refusal);
   const d = deferred();
   const s = new Subrequest(inv, state, d);
+  // Before it starts: its body may fail at once, and then it is over.
+  (inv.fetches ??= new SafeSet()).add(s);
   if (inv.fetching >= MAX_OPEN) {
     (inv.fetchQueue ??= new Fifo()).push(s);
   } else {
     try { s.start(); } catch (error) { // the turn's output was full
-      fetchesPending--;
+      s.over();
       throw error;
     }
   }
-  (inv.fetches ??= new SafeSet()).add(s);
   if (state.follow !== undefined) s.follow(state.follow);
   return d.promise;
 };
