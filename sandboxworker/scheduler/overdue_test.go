@@ -139,8 +139,8 @@ func (r *rawShard) next() gen.Frame {
 // limit, and ends the process if nobody else does.
 func TestOverdue(t *testing.T) {
 	const cpu, startup = 60 * time.Millisecond, 400 * time.Millisecond
-	const fill = `const big = new Float64Array(4e6); for (let i = 0; i < big.length; i++) big[i] = (i * 2654435761) % 4294967296;`
-	const stuck = `for (let i = 0; i < 9; i++) big.sort().reverse();`
+	const fill = `const big = new Float64Array(8e6); for (let i = 0; i < big.length; i++) big[i] = (i * 2654435761) % 4294967296;`
+	const stuck = `for (let i = 0; i < 99; i++) big.sort().reverse();`
 	cases := []struct {
 		name, top, handler string
 		wall               time.Duration
