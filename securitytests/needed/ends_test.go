@@ -1,3 +1,5 @@
+//go:build needed
+
 package needed
 
 import (

@@ -1,3 +1,5 @@
+//go:build needed
+
 // Package needed shows that no row of the worker's filter is there for nothing: a real worker of a real
 // host is watched from its seal on under a workload that uses what workers are for, and every row that no
 // call took must say why it stands all the same.
