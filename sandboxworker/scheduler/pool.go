@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"bulkhead/sandboxworker/engine"
 )
 
@@ -19,7 +21,19 @@ type pool struct {
 	mu    sync.Mutex
 	ready []*engine.Isolate // guarded by mu
 	room  int               // guarded by mu; tenants that may still come
+	taken time.Time         // guarded by mu; when one was last asked for
 }
+
+const (
+	// poolQuiet is how long nobody may have started before an isolate is made for the next: it takes
+	// some 2 ms of a core, and whoever has just started needs both, the gateway one and its isolate the
+	// other. poolLate is how long that can put it off.
+	poolQuiet = 4 * time.Millisecond
+	poolLate  = 40 * time.Millisecond
+	// poolNice is the niceness of the thread that makes them (setpriority(2)): it gives way to requests,
+	// and still gets its tenth of a busy core, because it holds locks of V8 now and then.
+	poolNice = 10
+)
 
 // newPool makes the first isolates.
 func newPool(eng *engine.Engine, target int) (*pool, error) {
@@ -36,6 +50,9 @@ func newPool(eng *engine.Engine, target int) (*pool, error) {
 
 // get takes a ready isolate, or makes one when none is left.
 func (p *pool) get() (*engine.Isolate, error) {
+	p.mu.Lock()
+	p.taken = time.Now()
+	p.mu.Unlock()
 	iso := p.spare()
 	if iso == nil {
 		return p.eng.New()
@@ -87,9 +104,13 @@ func (p *pool) count() int {
 	return len(p.ready)
 }
 
-// run keeps the pool filled, one isolate at a time, on a thread of its own.
+// run keeps the pool filled, one isolate at a time, on a thread of its own. It is called before the
+// seal, which forbids setpriority.
 func (p *pool) run(stop <-chan struct{}) {
 	runtime.LockOSThread()
+	if err := unix.Setpriority(unix.PRIO_PROCESS, threadID(), poolNice); err != nil {
+		fmt.Fprintf(os.Stderr, "scheduler: the making of isolates does not give way to requests: %v\n", err)
+	}
 	for {
 		select {
 		case <-stop:
@@ -101,7 +122,7 @@ func (p *pool) run(stop <-chan struct{}) {
 				iso.Dispose()
 			}
 		}
-		for p.missing() > 0 {
+		for p.missing() > 0 && p.await(stop) {
 			iso, err := p.eng.New()
 			if err != nil {
 				// The next tenant tries again on its own account and gets the error.
@@ -111,8 +132,24 @@ func (p *pool) run(stop <-chan struct{}) {
 			p.mu.Lock()
 			p.ready = append(p.ready, iso)
 			p.mu.Unlock()
-			// Cold starts come in bursts; let the requests that wait for a core go first.
-			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// await waits for a moment in which no tenant is being started, or long enough. It reports false when
+// the shard ends.
+func (p *pool) await(stop <-chan struct{}) bool {
+	for late := time.Now().Add(poolLate); ; {
+		p.mu.Lock()
+		wait := min(time.Until(p.taken.Add(poolQuiet)), time.Until(late))
+		p.mu.Unlock()
+		if wait <= 0 {
+			return true
+		}
+		select {
+		case <-stop:
+			return false
+		case <-time.After(wait):
 		}
 	}
 }

@@ -8,10 +8,12 @@ let loaded = false;
 
 const noteGlobalListener = (type) => { if (type === "fetch") fetchListener = true; };
 
-const start = () => {
-  host.setDataCloneError((message) => newDOMException(message, "DataCloneError"));
-  installGlobals();
-};
+// The isolate waits for its tenant with everything in place: a cold start pays for none of it.
+host.setDataCloneError((message) => newDOMException(message, "DataCloneError"));
+installGlobals();
+
+// start is the first outside event of the isolate: time begins.
+const start = () => { timeOrigin = host.now(); };
 
 // knownEvents are the handlers a module may export, in the order load reports them.
 const knownEvents = ["fetch", "scheduled", "queue", "email", "tail", "trace", "alarm"];

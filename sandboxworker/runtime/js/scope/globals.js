@@ -60,7 +60,6 @@ const lazyAttributes = [
 ];
 
 const installGlobals = () => {
-  timeOrigin = host.now();
   const hidden = (name, value) => ObjectDefineProperty(global, name,
     { __proto__: null, value, writable: true, enumerable: false, configurable: true });
   const shown = (name, value) => ObjectDefineProperty(global, name,
