@@ -114,6 +114,14 @@ void Blocks::DropZeros() {
   }
 }
 
+void Blocks::Each(const std::function<void(uintptr_t, size_t)>& f) {
+  Hold hold;
+  for (uintptr_t at : at_) {
+    auto it = owned().size.find(at);
+    if (it != owned().size.end()) f(at, it->second);
+  }
+}
+
 BlocksBeingMade::BlocksBeingMade(Blocks* blocks) : blocks_(blocks) {
   making = true;
   made = 0;

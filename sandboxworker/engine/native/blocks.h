@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace bulkhead {
@@ -21,6 +22,8 @@ class Blocks {
   // Give the pages of these blocks that hold only zeros back to the kernel. The caller holds the
   // isolate: nobody else writes to them.
   void DropZeros();
+  // Calls f(address, bytes) for each that is still there. None is freed meanwhile.
+  void Each(const std::function<void(uintptr_t, size_t)>& f);
 
  private:
   friend class BlocksBeingMade;

@@ -100,7 +100,7 @@ uint8_t* bh_code_cache(bh_isolate* i, size_t* len) {
   *len = 0;
   if (!i->usable) return nullptr;
   v8::Isolate* iso = i->iso;
-  v8::Locker locker(iso);
+  bulkhead::Held held(i);
   v8::Isolate::Scope isolate_scope(iso);
   std::string body;
   uint32_t count = 0;

@@ -22,6 +22,8 @@
 
 #include "alloc.h"
 #include "blocks.h"
+#include "dormant.h"
+#include "segments.h"
 #include "native.h"
 #include "v8.h"
 
@@ -101,7 +103,9 @@ struct bh_isolate {
   v8::Global<v8::Function> handlers[bulkhead::kHandlerCount];
   v8::Global<v8::Function> data_clone_error;
   std::shared_ptr<bh_allocator> allocator;  // V8 and every backing store hold it too
-  bulkhead::Blocks blocks;  // V8's, dropped when they hold nothing
+  bulkhead::Blocks blocks;      // V8's, of malloc
+  bulkhead::Segments segments;  // V8's, mapped
+  bulkhead::Dormant dormant;    // what of both was given back
 
   bulkhead::Output out;
   bh_turn turn{};
@@ -144,11 +148,26 @@ struct bh_isolate {
   uint64_t ExternalBytes(uint64_t counted) const {
     return std::max(counted, allocator->used()) + OwnBytes();
   }
+  // Give back what of V8's memory can be written anew. Nobody may enter before the next Held.
+  void Sleep();
   // Refresh the usage figures; true when the tenant is over its limit.
   bool MeasureMemory();
 };
 
 namespace bulkhead {
+
+// Holds an isolate, awake. There is no v8::Locker but in here: V8's memory is not all there before.
+class Held {
+ public:
+  explicit Held(bh_isolate* i) : locker_(Awake(i)) {}
+
+ private:
+  static v8::Isolate* Awake(bh_isolate* i) {
+    i->dormant.Wake();
+    return i->iso;
+  }
+  v8::Locker locker_;
+};
 
 using Args = v8::FunctionCallbackInfo<v8::Value>;
 

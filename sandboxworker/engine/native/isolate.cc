@@ -194,6 +194,7 @@ char* Bootstrap(bh_isolate* i, v8::Local<v8::Context> context) {
     i->handlers[h].Reset(iso, f.As<v8::Function>());
   }
   iso->PerformMicrotaskCheckpoint();
+  i->out.Clear();  // the runtime rehearses: what it said is for nobody
   return nullptr;
 }
 
@@ -224,7 +225,7 @@ extern "C" {
 
 char* bh_bootstrap(bh_isolate* i, uint64_t memory_limit) {
   v8::Isolate* iso = i->iso;
-  v8::Locker locker(iso);
+  bulkhead::Held held(i);
   v8::Isolate::Scope isolate_scope(iso);
   v8::HandleScope handle_scope(iso);
   v8::Local<v8::Context> context = i->context.Get(iso);
@@ -244,7 +245,7 @@ char* bh_bootstrap(bh_isolate* i, uint64_t memory_limit) {
 
 char* bh_make_code_cache(bh_isolate* i) {
   v8::Isolate* iso = i->iso;
-  v8::Locker locker(iso);
+  bulkhead::Held held(i);
   v8::Isolate::Scope isolate_scope(iso);
   v8::HandleScope handle_scope(iso);
   if (i->runtime_script.IsEmpty()) return strdup("make the code cache: a cache exists already");

@@ -95,6 +95,11 @@ v8::ResourceConstraints Constraints(uint64_t heap_max) {
 }  // namespace
 }  // namespace bulkhead
 
+void bh_isolate::Sleep() {
+  blocks.Each([&](uintptr_t at, size_t size) { dormant.Sleep(at, size, {}); });
+  segments.Each([&](uintptr_t at, size_t size, bulkhead::Protection p) { dormant.Sleep(at, size, p); });
+}
+
 extern "C" {
 
 bh_isolate* bh_isolate_new(uint64_t heap_max) {
@@ -105,11 +110,12 @@ bh_isolate* bh_isolate_new(uint64_t heap_max) {
   params.array_buffer_allocator_shared = i->allocator;
   params.constraints = bulkhead::Constraints(heap_max);
   bulkhead::BlocksBeingMade making(&i->blocks);
+  bulkhead::SegmentsBeingMade mapping(&i->segments);
   v8::Isolate* iso = v8::Isolate::New(params);
   i->iso = iso;
   iso->SetData(0, i.get());
 
-  v8::Locker locker(iso);
+  bulkhead::Held held(i.get());
   v8::Isolate::Scope isolate_scope(iso);
   v8::HandleScope scope(iso);
   iso->SetStackLimit(bulkhead::StackLimit());
@@ -132,23 +138,47 @@ void bh_trim(bh_isolate* i) {
   if (!i->usable) return;
   bh_drop_output(i);
   v8::Isolate* iso = i->iso;
-  v8::Locker locker(iso);
-  v8::Isolate::Scope isolate_scope(iso);
-  v8::HandleScope handle_scope(iso);
-  iso->SetStackLimit(bulkhead::StackLimit());
-  bulkhead::FrozenClock clock(i->clock_ms);
-  // Nothing of the tenant runs: what finalization registries have to say waits for the next I/O.
-  iso->MemoryPressureNotification(v8::MemoryPressureLevel::kCritical);
-  iso->MemoryPressureNotification(v8::MemoryPressureLevel::kNone);
-  i->blocks.DropZeros();
-  i->MeasureMemory();
+  {
+    bulkhead::Held held(i);
+    v8::Isolate::Scope isolate_scope(iso);
+    v8::HandleScope handle_scope(iso);
+    iso->SetStackLimit(bulkhead::StackLimit());
+    bulkhead::FrozenClock clock(i->clock_ms);
+    // Nothing of the tenant runs: what finalization registries have to say waits for the next I/O.
+    iso->MemoryPressureNotification(v8::MemoryPressureLevel::kCritical);
+    iso->MemoryPressureNotification(v8::MemoryPressureLevel::kNone);
+    i->MeasureMemory();
+  }
+  i->Sleep();  // to leave an isolate is to write to it
+}
+
+size_t bh_dormant_check(bh_isolate* i, size_t* wrong) {
+  struct Copy {
+    uintptr_t at;
+    std::string bytes;
+  };
+  std::vector<Copy> before;
+  auto copy = [&](uintptr_t at, size_t size) {
+    before.push_back({at, std::string(reinterpret_cast<const char*>(at), size)});
+  };
+  i->dormant.Wake();
+  i->blocks.Each(copy);
+  i->segments.Each([&](uintptr_t at, size_t size, bulkhead::Protection) { copy(at, size); });
+  i->Sleep();
+  size_t given = i->dormant.bytes();
+  i->dormant.Wake();
+  *wrong = 0;
+  for (const Copy& c : before) {
+    if (memcmp(reinterpret_cast<const void*>(c.at), c.bytes.data(), c.bytes.size()) != 0) ++*wrong;
+  }
+  return given;
 }
 
 void bh_isolate_dispose(bh_isolate* i) {
   std::unique_ptr<bh_isolate> gone(i);
   v8::Isolate* iso = i->iso;
   {
-    v8::Locker locker(iso);
+    bulkhead::Held held(i);
     v8::Isolate::Scope isolate_scope(iso);
     iso->SetPromiseRejectCallback(nullptr);
     iso->RemoveMessageListeners(bulkhead::OnMessage);

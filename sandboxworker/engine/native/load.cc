@@ -203,7 +203,7 @@ void bh_set_limits(bh_isolate* i, uint64_t memory, int eval_allowed, int wasm_al
   i->eval_allowed = eval_allowed != 0;
   i->wasm_allowed = wasm_allowed != 0;
   v8::Isolate* iso = i->iso;
-  v8::Locker locker(iso);
+  bulkhead::Held held(i);
   v8::Isolate::Scope isolate_scope(iso);
   v8::HandleScope handle_scope(iso);
   v8::Local<v8::Context> context = i->context.Get(iso);

@@ -108,6 +108,9 @@ char* bh_bootstrap(bh_isolate* i, uint64_t memory_limit);
 char* bh_make_code_cache(bh_isolate* i);
 // Collect what is garbage and give what V8 keeps in reserve back to the kernel. Between turns.
 void bh_trim(bh_isolate* i);
+// For tests: give back what bh_trim gives back, write it anew, and count the ranges in which that is not
+// what was there. How many bytes were given back. Between turns.
+size_t bh_dormant_check(bh_isolate* i, size_t* wrong);
 // Wipe the isolate's buffers, release everything held in it and dispose of it.
 void bh_isolate_dispose(bh_isolate* i);
 // Stop the turn that runs now. 0 when none runs (nothing is remembered then). Any thread.

@@ -133,7 +133,7 @@ void RunMicrotasks(bh_isolate* i, v8::Local<v8::Context> context) {
 TurnScope::TurnScope(bh_isolate* i, double now_ms)
     : i_(i),
       cpu_start_(ThreadCpuNanos()),
-      locker_(i->iso),
+      held_(i),
       isolate_scope_(i->iso),
       handle_scope_(i->iso),
       context_(i->context.Get(i->iso)),
