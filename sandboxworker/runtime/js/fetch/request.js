@@ -49,7 +49,7 @@ const toEnum = (v, name) => {
 
 const toMethod = (v) => {
   const s = toByteString(v, "Request method");
-  if (RegExpExec(headerNameToken, s) === null) throw new TypeError(`Request method '${StringSlice(s, 0, 100)}' is not a valid HTTP method.`);
+  if (!isToken(s)) throw new TypeError(`Request method '${StringSlice(s, 0, 100)}' is not a valid HTTP method.`);
   const upper = StringToUpperCase(s);
   if (upper === "CONNECT" || upper === "TRACE" || upper === "TRACK") throw new TypeError(`Request method '${s}' is forbidden.`);
   // https://fetch.spec.whatwg.org/#concept-method-normalize
