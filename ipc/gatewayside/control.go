@@ -75,6 +75,9 @@ type LoadRequest struct {
 	// CodeCache is what Conn.CodeCache gave for this bundle in a shard of the same profile that no
 	// other tenant had been in, or nil.
 	CodeCache []byte
+	// Begun, if not nil, is called when Open takes requests for the tenant: before it has started. They
+	// wait in the shard; if it does not start, they end notLoaded, or killed.
+	Begun func()
 }
 
 // LoadResult is how a load went. Failed is nil if the tenant runs.
@@ -150,6 +153,9 @@ func (c *Conn) Load(ctx context.Context, r LoadRequest) (LoadResult, error) {
 	}
 	c.tenants[r.Tenant] = &tenant{limits: r.Limits, host: host, fetch: r.Fetch}
 	c.mu.Unlock()
+	if r.Begun != nil {
+		r.Begun()
+	}
 	res, err := c.load(ctx, &r, host)
 	if err != nil || res.Failed != nil {
 		host.revoked.Store(true)

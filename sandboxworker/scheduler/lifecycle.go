@@ -34,7 +34,8 @@ func (x *executor) load(t *tenant, done func(*loadReply)) {
 		r = x.start(t)
 	}
 	if r.failed != nil {
-		x.forget(t)
+		x.forget(t) // first: what comes now is told that it is not here
+		x.refuseWaiting(t, gen.Outcome_notLoaded, "the code does not start: "+r.failed.Message)
 	}
 	done(r)
 }

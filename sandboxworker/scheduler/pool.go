@@ -21,6 +21,7 @@ type pool struct {
 	mu    sync.Mutex
 	ready []*engine.Isolate // guarded by mu
 	room  int               // guarded by mu; tenants that may still come
+	begun bool              // guarded by mu; one has come
 	taken time.Time         // guarded by mu; when one was last asked for
 }
 
@@ -33,12 +34,15 @@ const (
 	// poolNice is the niceness of the thread that makes them (setpriority(2)): it gives way to requests,
 	// and still gets its tenth of a busy core, because it holds locks of V8 now and then.
 	poolNice = 10
+	// poolSpare is how many isolates a shard has ready before its first tenant comes: it may wait for
+	// that for days, and there are always several such shards.
+	poolSpare = 2
 )
 
 // newPool makes the first isolates.
 func newPool(eng *engine.Engine, target int) (*pool, error) {
 	p := &pool{eng: eng, target: target, room: 8 * target, want: make(chan struct{}, 1)}
-	for range target {
+	for range min(target, poolSpare) {
 		iso, err := eng.New()
 		if err != nil {
 			return nil, err
@@ -51,7 +55,7 @@ func newPool(eng *engine.Engine, target int) (*pool, error) {
 // get takes a ready isolate, or makes one when none is left.
 func (p *pool) get() (*engine.Isolate, error) {
 	p.mu.Lock()
-	p.taken = time.Now()
+	p.taken, p.begun = time.Now(), true
 	p.mu.Unlock()
 	iso := p.spare()
 	if iso == nil {
@@ -80,8 +84,12 @@ func (p *pool) expect(tenants int) {
 func (p *pool) missing() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	target := p.target
+	if !p.begun {
+		target = min(target, poolSpare)
+	}
 	// The fuller the shard, the rarer it is chosen: one for each eight that may come.
-	return max(min(p.target, (p.room+7)/8), 0) - len(p.ready)
+	return max(min(target, (p.room+7)/8), 0) - len(p.ready)
 }
 
 // spare takes an isolate that is not needed, nil if none is left.

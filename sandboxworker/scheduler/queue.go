@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"bulkhead/ipc"
 	"bulkhead/schema/gen"
 )
 
@@ -73,7 +72,7 @@ func (s *Scheduler) account(t *tenant, e *event, sign int) {
 // runnable queues a tenant that has got something to do, unless it is queued or running. Caller
 // holds mu.
 func (s *Scheduler) runnable(t *tenant) {
-	if t.queued || t.running {
+	if t.queued || t.running || t.awaited {
 		return
 	}
 	t.virtual = max(t.virtual, s.queue.now)
@@ -182,9 +181,6 @@ func (s *Scheduler) refuseNewest(t *tenant, message string) {
 	}
 	clear(t.queue[len(kept):])
 	t.queue = kept
-	inv.over = true
 	t.inFlight.Add(-1)
-	delete(s.streams, inv.stream)
-	s.data.Begin().Done(inv.stream, &ipc.Done{Outcome: gen.Outcome_loadShed, Message: message})
-	s.data.End()
+	s.refuse(inv, gen.Outcome_loadShed, message)
 }

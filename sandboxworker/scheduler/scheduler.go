@@ -100,6 +100,7 @@ type Scheduler struct {
 	streams   map[uint64]*invocation // guarded by mu
 	fetches   map[uint64]*subrequest // guarded by mu; whose last word was not said
 	lastFetch uint64                 // guarded by mu; stream ids of subrequests rise
+	early     early                  // guarded by mu
 	timer     *time.Timer            // guarded by mu; fires at timerDue
 	timerDue  float64                // guarded by mu; <0: not armed
 
@@ -300,7 +301,11 @@ func (s *Scheduler) dispatchOpen(f gen.Frame, raw []byte) error {
 		return ipc.Violation(ipc.KindEncoding, f.Stream(), "open frame without its struct")
 	}
 	id := f.Stream()
+	now := time.Now()
 	t := s.tenants[o.Tenant()]
+	if t == nil {
+		t = s.awaited(o.Tenant(), now)
+	}
 	if t == nil || len(t.evict) > 0 || id == 0 {
 		// An evict may overtake requests on the other channel; the gateway places them anew.
 		s.data.Begin().Done(id, &ipc.Done{Outcome: gen.Outcome_killed, Message: "the tenant was moved out of this process"})
@@ -310,10 +315,18 @@ func (s *Scheduler) dispatchOpen(f gen.Frame, raw []byte) error {
 	if s.streams[id] != nil {
 		return ipc.Violation(ipc.KindStream, id, "stream opened twice")
 	}
-	inv := &invocation{stream: id, id: uint32(id) &^ fetchID, t: t, window: s.opt.Wire.Window, started: time.Now()}
-	inv.deadline.Store(inv.started.Add(t.limits.wall).UnixNano())
+	inv := &invocation{stream: id, id: uint32(id) &^ fetchID, t: t, window: s.opt.Wire.Window, started: now}
+	inv.deadline.Store(now.Add(t.limits.wall).UnixNano())
+	if t.awaited {
+		if s.early.requests >= earlyRequests {
+			s.refuse(inv, gen.Outcome_loadShed, "refused: too many requests wait for tenants that are being started")
+			return nil
+		}
+		s.early.requests++
+	} else {
+		t.inFlight.Add(1)
+	}
 	s.streams[id] = inv
-	t.inFlight.Add(1)
 	s.post(t, event{kind: evOpen, inv: inv, frame: s.keep(raw)})
 	s.shed()
 	return nil
@@ -333,7 +346,7 @@ func (s *Scheduler) janitor() {
 		s.mu.Lock()
 		woke := false
 		for _, inv := range s.streams {
-			if !inv.late && now.UnixNano() > inv.deadline.Load() {
+			if !inv.late && !inv.t.awaited && now.UnixNano() > inv.deadline.Load() {
 				inv.late, woke = true, true
 				s.post(inv.t, event{kind: evDeadline, inv: inv})
 			}
@@ -341,6 +354,7 @@ func (s *Scheduler) janitor() {
 		if woke {
 			s.call()
 		}
+		s.expire(now)
 		s.askToTrim(now)
 		s.retireThreads(now)
 		rest := s.resting(now)

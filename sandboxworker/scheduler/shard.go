@@ -45,6 +45,7 @@ func (h Shard) Load(ctx context.Context, call gen.Shard_load) error {
 	s.tenants[t.handle] = t
 	s.expect()
 	s.post(t, event{kind: evLoad, done: func(r *loadReply) { replied <- r }})
+	s.arrived(t)
 	s.call()
 	s.mu.Unlock()
 	select {

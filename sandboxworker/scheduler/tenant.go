@@ -65,6 +65,7 @@ type tenant struct {
 	due      float64   // JS time of the next timer, <0: none
 	dueInv   uint32    // whose timer it is, 0: nobody's
 	ticking  bool      // an evTimer is in the mailbox
+	awaited  bool      // stands in for one whose load has not come: not to be run
 
 	// Owned by the executor that runs the tenant.
 	iso     *engine.Isolate // nil until loaded, and after its isolate was given up

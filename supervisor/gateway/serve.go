@@ -204,8 +204,9 @@ func (c *call) prepare(b *scratch) bool {
 func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 	ctx := c.r.Context()
 	c.req.Attempt = 1
+	early := true // until a load that was not waited for failed
 	for tries := 1; ; tries++ {
-		lease, err := c.acquire(ctx)
+		lease, err := c.acquire(ctx, early)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -234,6 +235,10 @@ func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 			}
 			return stream, head, nil
 		}
+		if ctx.Err() == nil && c.unstarted(stream) && tries < maxTries {
+			early = false
+			continue
+		}
 		if ctx.Err() != nil || !died(stream.Result().Outcome) || !c.again(stream) {
 			return stream, nil, err
 		}
@@ -244,8 +249,12 @@ func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 
 // acquire gets a lease on the tenant's version, or on the last good one if the newest turns out
 // not to start.
-func (c *call) acquire(ctx context.Context) (placement.Lease, error) {
-	lease, err := c.s.opt.Pool.Acquire(ctx, c.v)
+func (c *call) acquire(ctx context.Context, early bool) (placement.Lease, error) {
+	acquire := c.s.opt.Pool.Acquire
+	if early {
+		acquire = c.s.opt.Pool.AcquireEarly
+	}
+	lease, err := acquire(ctx, c.v)
 	if err == nil {
 		return lease, nil
 	}
@@ -254,6 +263,24 @@ func (c *call) acquire(ctx context.Context) (placement.Lease, error) {
 		return c.s.opt.Pool.Acquire(ctx, c.v)
 	}
 	return lease, err
+}
+
+// unstarted says whether a stream ended because its tenant, whose load it did not wait for, did not
+// start there, or was moved at once. The request had no effect and is sent anew, now behind the load,
+// which may have gone well elsewhere. The lease is released.
+func (c *call) unstarted(stream *gatewayside.Stream) bool {
+	o := stream.Result().Outcome
+	if !c.lease.Early() || o != gen.Outcome_notLoaded && o != gen.Outcome_killed || stream.Effects() != 0 {
+		return false
+	}
+	if c.pump != nil && !c.pump.whole() {
+		return false
+	}
+	if o == gen.Outcome_killed {
+		c.req.Attempt++ // its code may have begun
+	}
+	c.drop()
+	return true
 }
 
 // failed ends a call whose stream gave no head.

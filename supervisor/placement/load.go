@@ -118,6 +118,7 @@ func (p *Pool) tryLoad(pl *place) error {
 		var res gatewayside.LoadResult
 		ctx, cancel := context.WithTimeout(p.ctx, pl.v.Limits.StartupCPU+loadGrace)
 		req := p.loadRequest(s, pl, code)
+		req.Begun = func() { p.begun(pl) }
 		var forge bool
 		if req.CodeCache, forge = p.caches.get(pl.v); forge {
 			p.wg.Go(func() { p.forge(pl.v) })
@@ -125,6 +126,7 @@ func (p *Pool) tryLoad(pl *place) error {
 		res, err = s.conn.Load(ctx, req)
 		cancel()
 		p.mu.Lock()
+		pl.open = false // the attempt is over; if it went well, ready is about to be closed
 		own := !s.mixed // nobody else has been in it
 		p.mu.Unlock()
 		switch {
@@ -183,6 +185,18 @@ func (p *Pool) tryLoad(pl *place) error {
 		return claim
 	}
 	return err
+}
+
+// begun lets requests for a place go to the shard that is loading it.
+func (p *Pool) begun(pl *place) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pl.open = true
+	select {
+	case <-pl.begun:
+	default:
+		close(pl.begun)
+	}
 }
 
 // reserve takes a slot for a place: in a shard that nobody has been in, if it is to be alone and

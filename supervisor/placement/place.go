@@ -12,8 +12,11 @@ import (
 // place is one version of a tenant in one shard.
 type place struct {
 	v      *tenants.Version
-	shard  *shard // set before ready is closed
-	handle uint32 // set before ready is closed
+	shard  *shard // guarded by the pool's mu until ready is closed
+	handle uint32 // guarded by the pool's mu until ready is closed
+
+	begun chan struct{} // closed when the first attempt at a load takes requests
+	open  bool          // guarded by the pool's mu; the present attempt does
 
 	ready chan struct{} // closed when the load is over, err then says how
 	err   error
@@ -35,21 +38,28 @@ func (pl *place) acquire() bool {
 // Lease is the right to open streams of one version in one shard. It holds the tenant in place
 // until Release.
 type Lease struct {
-	pool *Pool
-	pl   *place
+	pool   *Pool
+	pl     *place
+	shard  *shard
+	handle uint32
+	early  bool
 }
 
 // Shard is the id of the shard.
-func (l Lease) Shard() uint32 { return l.pl.shard.proc.ID }
+func (l Lease) Shard() uint32 { return l.shard.proc.ID }
 
 // Open starts an invocation; r.Tenant is filled in.
 func (l Lease) Open(ctx context.Context, r *gatewayside.OpenRequest) (*gatewayside.Stream, error) {
-	r.Tenant = l.pl.handle
-	return l.pl.shard.conn.Open(ctx, *r)
+	r.Tenant = l.handle
+	return l.shard.conn.Open(ctx, *r)
 }
 
 // Alive says whether the shard still lives, as far as is known.
-func (l Lease) Alive() bool { return l.pl.shard.conn.Err() == nil }
+func (l Lease) Alive() bool { return l.shard.conn.Err() == nil }
+
+// Early says that the version was still being loaded when the lease was given: a stream may end
+// notLoaded or killed because that failed. Acquire then tells what became of it.
+func (l Lease) Early() bool { return l.early }
 
 // Release gives the lease back, once.
 func (l Lease) Release() {

@@ -33,7 +33,7 @@ type judgement struct {
 // Verdict waits, not for long, until it is known why the shard of this lease died. To be asked
 // before Release, for a stream that ended with its shard.
 func (l Lease) Verdict(ctx context.Context, s *gatewayside.Stream) Verdict {
-	j := &l.pl.shard.judged
+	j := &l.shard.judged
 	timer := time.NewTimer(judgeTimeout)
 	defer timer.Stop()
 	select {
@@ -44,8 +44,8 @@ func (l Lease) Verdict(ctx context.Context, s *gatewayside.Stream) Verdict {
 		return Verdict{}
 	}
 	f := &j.finding
-	v := Verdict{Alone: !j.mixed && f.executing[s.ID()] && suspected(f, l.pl.handle)}
-	v.Again = v.Alone && l.pl.shard.cohort != 0 && !j.soft
+	v := Verdict{Alone: !j.mixed && f.executing[s.ID()] && suspected(f, l.handle)}
+	v.Again = v.Alone && l.shard.cohort != 0 && !j.soft
 	return v
 }
 
