@@ -105,6 +105,9 @@ func (r *coldRow) measure(b *bench, t *target, names []string) error {
 	if err := t.built(b.ctx); err != nil {
 		return err
 	}
+	// The building of so many bundles leaves the host with garbage and its helpers with their ends.
+	b.say("cold: %s: the host comes to rest", r.Worker)
+	time.Sleep(5 * time.Second)
 	var fresh, evicted, warm histogram
 	for _, h := range []*histogram{&fresh, &evicted} {
 		for i, name := range names {
