@@ -219,6 +219,9 @@ func validGlob(s string) bool {
 	return s != "" && len(s) <= MaxTenantID && (s == "*" || ValidTenantID(strings.ReplaceAll(s, "*", "a")))
 }
 
+// MatchTenant says whether a tenant id fits an id or a glob as the tenants section has them.
+func MatchTenant(glob, id string) bool { return matchGlob(glob, id) }
+
 // matchGlob says whether a tenant id fits a glob: * stands for any letters, none included.
 func matchGlob(glob, id string) bool {
 	first, rest, star := strings.Cut(glob, "*")
