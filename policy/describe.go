@@ -76,7 +76,6 @@ func descriptions() map[string]string {
 
 		"reshuffle.maxAge": "age at which a worker process is replaced and its tenants are spread at random over fresh ones",
 		"reshuffle.jitter": "per cent of maxAge that this may happen earlier, at random",
-		"reshuffle.grace":  "time that long-lived requests then have to end by themselves",
 
 		"suspicion.enabled":  "act on what tenants are seen to do",
 		"suspicion.watch":    "points from which a tenant is listed",

@@ -20,6 +20,11 @@ const (
 	ShardSilent    IncidentKind = "shardSilent"    // it did not answer within a deadline and was killed
 	ShardOverdue   IncidentKind = "shardOverdue"   // a tenant's code used up its CPU where it cannot be interrupted
 	SpawnFailed    IncidentKind = "spawnFailed"    // no verified shard could be had
+
+	// Measures against a tenant, see detail for who took them and why.
+	Isolated IncidentKind = "isolated" // its neighbours left its process
+	Released IncidentKind = "released" // it may share a process again
+	Stopped  IncidentKind = "stopped"  // it was ended and does not run
 )
 
 // Incident is one line of `bulkhead incidents`. The JSON names are a contract.

@@ -38,7 +38,8 @@ type Pool struct {
 	room      chan struct{}        // guarded by mu; closed and renewed when a slot became free
 	closed    bool                 // guarded by mu
 
-	pol atomic.Pointer[policy.Policy] // in force; nil: Options say all
+	stopped sync.Map                      // tenant → why; those that may not run
+	pol     atomic.Pointer[policy.Policy] // in force; nil: Options say all
 }
 
 // spawning is the state of making shards of one kind.
@@ -69,6 +70,7 @@ func New(opt Options) *Pool {
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.sweep)
+	p.wg.Go(p.renew)
 	return p
 }
 
@@ -165,6 +167,9 @@ func (p *Pool) find(v *tenants.Version) (*place, error) {
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, ErrDraining
+	}
+	if err := p.refused(v.Tenant); err != nil {
+		return nil, err
 	}
 	if pl := p.places[v]; pl != nil {
 		select {

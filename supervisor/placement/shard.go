@@ -30,6 +30,7 @@ type shard struct {
 	kind    kind
 	profile seccomp.Profile // of kind
 	born    time.Time
+	luck    float64 // its share of the jitter of its age
 	stderr  tail
 
 	failure atomic.Pointer[error] // first reason of ours to kill it
@@ -128,7 +129,7 @@ func (p *Pool) spawn(k kind, sp *spawning) {
 	began, profile := time.Now(), k.profile
 	ctx, cancel := context.WithTimeout(p.ctx, spawnTimeout)
 	defer cancel()
-	s := &shard{pool: p, kind: k, profile: profile, hosted: map[uint32]*place{}, judged: judgement{done: make(chan struct{})}}
+	s := &shard{pool: p, kind: k, profile: profile, luck: luck(), hosted: map[uint32]*place{}, judged: judgement{done: make(chan struct{})}}
 	// The connection may fail before Spawn has returned: the reason waits in s.failure.
 	var known atomic.Bool
 	proc, conn, err := p.opt.Spawn(ctx, profile, k.shard.Memory, func(err error) {
