@@ -84,6 +84,7 @@ func descriptions() map[string]string {
 		"suspicion.halfLife": "time after which what was seen counts half",
 		"suspicion.calm":     "time below watch after which an isolated tenant is released",
 		"suspicion.every":    "how often tenants at work are looked at",
+		"suspicion.record":   "write every observation to the event log, for bulkhead policy simulate",
 		"suspicion.weights":  "points for each kind of observation",
 
 		"class.profile":    "what native code processes of this class may make",

@@ -22,6 +22,7 @@ func (r *reader) suspicion(c *suspicion.Config) []field {
 		{"halfLife", r.duration(&c.HalfLife, time.Second, 30*24*time.Hour)},
 		{"calm", r.duration(&c.Calm, time.Second, 30*24*time.Hour)},
 		{"every", r.duration(&c.Every, 50*time.Millisecond, time.Minute)},
+		{"record", r.boolean(&c.Record)},
 		{"weights", r.section(weights)},
 	}
 }

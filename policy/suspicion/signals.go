@@ -13,11 +13,8 @@ const (
 	Bracketed Signal = iota
 	// Remote is CPU of whole requests: a client can time those too, with more noise.
 	Remote
-	LongLived  // an invocation that does not end
 	CPU        // processor time of any kind
-	ClockReads // Date.now, performance.now
 	Kills      // invocations ended for exceeding a limit
-	NearMisses // invocations that came within a tenth of one
 	Aborts     // processes it is held to have ended
 	Churn      // starts of its isolate
 	Wasm       // it may run WebAssembly
@@ -54,11 +51,8 @@ func Kinds() [NumSignals]Kind {
 	return [NumSignals]Kind{
 		Bracketed:  {Name: "bracketedCpu", Unit: "ms", Weight: 1, Keeps: true, Why: "code ran between two events that can be timed from outside"},
 		Remote:     {Name: "remoteCpu", Unit: "ms", Weight: 0.001, Most: 15, Why: "code ran between a request and its answer"},
-		LongLived:  {Name: "longLived", Unit: "min", Weight: 1, Most: 10, Level: true, Why: "one invocation lasts long"},
 		CPU:        {Name: "cpu", Unit: "s", Weight: 0.2, Most: 10, Why: "processor time"},
-		ClockReads: {Name: "clockReads", Weight: 0.0001, Most: 10, Why: "the clock is read often"},
 		Kills:      {Name: "kills", Weight: 0.5, Most: 15, Why: "invocations exceeded a limit"},
-		NearMisses: {Name: "nearMisses", Weight: 0.1, Most: 5, Why: "invocations nearly exceeded a limit"},
 		Aborts:     {Name: "aborts", Weight: 60, Why: "a process ended that it ran in"},
 		Churn:      {Name: "churn", Weight: 1, Most: 10, Why: "its isolate is started again and again"},
 		Wasm:       {Name: "wasm", Weight: 5, Most: 5, Level: true, Why: "it may run WebAssembly"},
@@ -85,7 +79,8 @@ type Config struct {
 	HalfLife time.Duration // after which what was observed counts half
 	Calm     time.Duration // an isolated tenant below Watch for this long is released
 	// Every is how often tenants at work are looked at.
-	Every time.Duration
+	Every  time.Duration
+	Record bool // every observation goes to the event log, to be replayed under another policy
 	// Weights replace those of Kinds, by Signal.
 	Weights [NumSignals]float64
 }

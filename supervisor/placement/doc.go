@@ -31,6 +31,7 @@ import (
 	"bulkhead/policy"
 	"bulkhead/policy/limits"
 	"bulkhead/policy/seccomp"
+	"bulkhead/policy/suspicion"
 	"bulkhead/schema/gen"
 	"bulkhead/supervisor/launcher/orders"
 	"bulkhead/supervisor/observe"
@@ -83,6 +84,8 @@ type Options struct {
 	Fetch func(tenant string, r *gatewayside.Subrequest)
 	// OnLog is given the log lines of tenants as they come, beside Observer.Logs; may be nil.
 	OnLog func(tenant string, line observe.Line)
+	// OnObserved is given what was seen of tenants, where policy says that it is recorded; may be nil.
+	OnObserved func(suspicion.Observation)
 	// OnStarted is told that a shard started a version; may be nil.
 	OnStarted func(*tenants.Version)
 	// OnRejected is told that a shard could not start a version, by the version's fault, and says

@@ -134,6 +134,11 @@ var ErrNoMeasure = errors.New("nothing is held against this tenant")
 // Release ends what suspicion or an operator holds against a tenant, and what deaths do as well. Where
 // it runs it goes on; its next request goes among the others.
 func (p *Pool) Release(tenant, why, by string) error {
+	p.suspects.forgive(tenant)
+	return p.release(tenant, why, by)
+}
+
+func (p *Pool) release(tenant, why, by string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.standings[tenant]

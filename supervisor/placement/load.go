@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"bulkhead/ipc/gatewayside"
+	"bulkhead/policy/suspicion"
 	"bulkhead/schema/gen"
 	"bulkhead/supervisor/tenants"
 )
@@ -49,6 +50,7 @@ func (p *Pool) load(pl *place) {
 	pl.lastUsed.Store(int64(time.Since(p.start)))
 	p.placed.Store(pl.v, pl)
 	p.opt.Observer.Metrics.Loaded(time.Since(began))
+	p.Observed(pl.v.Tenant, suspicion.Churn, 1)
 	if pl.retired.Load() {
 		// The waiters take their leases in a moment; the sweep evicts it if none does.
 		pl.lastUsed.Store(int64(time.Since(p.start) - p.idleEvict() + time.Second))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"bulkhead/policy"
+	"bulkhead/policy/suspicion"
 	"bulkhead/supervisor/tenants"
 )
 
@@ -38,8 +39,10 @@ type Pool struct {
 	room      chan struct{}        // guarded by mu; closed and renewed when a slot became free
 	closed    bool                 // guarded by mu
 
-	stopped sync.Map                      // tenant → why; those that may not run
-	pol     atomic.Pointer[policy.Policy] // in force; nil: Options say all
+	suspects suspects
+	kills    map[string]uint64             // guarded by mu; limits exceeded by a tenant, as last seen
+	stopped  sync.Map                      // tenant → why; those that may not run
+	pol      atomic.Pointer[policy.Policy] // in force; nil: Options say all
 }
 
 // spawning is the state of making shards of one kind.
@@ -63,6 +66,8 @@ func New(opt Options) *Pool {
 		caches:    caches{entries: map[cacheKey]*cached{}},
 		met:       map[string]*met{},
 		standings: map[string]*standing{},
+		kills:     map[string]uint64{},
+		suspects:  suspects{standing: map[string]*suspicion.Standing{}, observed: map[string]suspicion.Signals{}},
 		room:      make(chan struct{}),
 	}
 	if opt.Policy != nil {
@@ -71,6 +76,7 @@ func New(opt Options) *Pool {
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.sweep)
 	p.wg.Go(p.renew)
+	p.wg.Go(p.watchTenants)
 	return p
 }
 

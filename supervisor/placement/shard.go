@@ -37,18 +37,20 @@ type shard struct {
 	killed  sync.Once
 
 	// Guarded by Pool.mu:
-	hosted   map[uint32]*place // by handle; loading ones too
-	handles  uint32            // last handle given
-	slots    int               // taken, evictions under way included
-	used     bool              // hosts or has hosted a tenant
-	guest    string            // the tenant it was given last
-	mixed    bool              // more than one tenant has been in it
-	solo     bool              // kept for the one load it was given
-	closed   bool              // takes no more tenants
-	retiring bool              // ended by us: its end is no incident
-	dead     bool              // out of Pool.shards
-	cohort   uint64            // whose members alone it hosts; 0: those against whom nothing is held
-	cordon   string            // of its tenants; "" until the first
+	hosted   map[uint32]*place   // by handle; loading ones too
+	handles  uint32              // last handle given
+	slots    int                 // taken, evictions under way included
+	used     bool                // hosts or has hosted a tenant
+	guest    string              // the tenant it was given last
+	mixed    bool                // more than one tenant has been in it
+	solo     bool                // kept for the one load it was given
+	closed   bool                // takes no more tenants
+	retiring bool                // ended by us: its end is no incident
+	dead     bool                // out of Pool.shards
+	cohort   uint64              // whose members alone it hosts; 0: those against whom nothing is held
+	looked   int64               // ns since the pool's start, of the last look at what it uses
+	told     map[uint32]counters // what it said then, by handle
+	cordon   string              // of its tenants; "" until the first
 
 	judged judgement     // why it ended
 	box    []ipc.Running // what its black box said then; written before judged.done is closed
