@@ -33,6 +33,7 @@ import (
 	"bulkhead/policy"
 	"bulkhead/policy/limits"
 	"bulkhead/policy/namespaces"
+	"bulkhead/policy/suspicion"
 	"bulkhead/sandboxworker/lockdown"
 	"bulkhead/supervisor/egress"
 	"bulkhead/supervisor/gateway"
@@ -210,7 +211,9 @@ func readPolicy(ctx context.Context, client *orders.Client, b orders.Boot) ([]by
 
 // serve wires the parts together and runs until it is drained.
 func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Policy, src []byte, listeners []net.Listener, conns, upstreams int, log *slog.Logger) error {
-	obs := observe.New(log, observe.Options{})
+	events := eventLog(boot, log)
+	defer events.Close()
+	obs := observe.New(log, observe.Options{Events: events})
 	// net/http has remarks about upstreams, which are tenants' perhaps: not a line for each.
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(remarks{obs})
@@ -226,16 +229,17 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	defer out.Close()
 	var registry *tenants.Registry // set before the first load
 	pool := placement.New(placement.Options{
-		Spawn:     placement.FromLauncher(client, limits.DefaultWire(), pol.Shard.MaxTenants),
-		Policy:    pol,
-		Shard:     pol.Shard,
-		Profile:   pol.Profile,
-		MaxShards: boot.MaxShards,
-		Memory:    boot.Memory,
-		Observer:  obs,
-		Fetch:     out.Fetch,
-		OnLog:     onLog(log, opt.dev),
-		OnStarted: func(v *tenants.Version) { registry.Started(v) },
+		Spawn:      placement.FromLauncher(client, limits.DefaultWire(), pol.Shard.MaxTenants),
+		Policy:     pol,
+		Shard:      pol.Shard,
+		Profile:    pol.Profile,
+		MaxShards:  boot.MaxShards,
+		Memory:     boot.Memory,
+		Observer:   obs,
+		Fetch:      out.Fetch,
+		OnLog:      onLog(log, opt.dev),
+		OnObserved: func(o suspicion.Observation) { events.Add("observed", observed{o.Tenant, o.Gone, o.Seen}) },
+		OnStarted:  func(v *tenants.Version) { registry.Started(v) },
 		OnRejected: func(v *tenants.Version, f gatewayside.LoadFailure) *tenants.Version {
 			return registry.Reject(v, f.Outcome, tenants.Diagnostic{File: f.File, Line: int(f.Line), Column: int(f.Column),
 				Excerpt: f.Excerpt, Message: f.Message}, f.Stack)
@@ -380,6 +384,29 @@ func untilStopped(client *orders.Client, idle func() bool, asked <-chan struct{}
 		log.Info("draining")
 		return nil
 	}
+}
+
+// observed is an observation as the event log has it, which has the time.
+type observed struct {
+	Tenant string             `json:"tenant"`
+	Gone   bool               `json:"gone,omitempty"`
+	Seen   map[string]float64 `json:"seen"`
+}
+
+// eventLog is the log of measures and incidents in the data directory, nil without one.
+func eventLog(b orders.Boot, log *slog.Logger) *observe.Events {
+	if b.DataPath == "" {
+		return nil
+	}
+	failed := func(err error) {
+		log.Error("the event log cannot be written; what happens from now on is in the journal alone", "data", b.DataPath, "error", err.Error())
+	}
+	events, err := observe.OpenEvents(dataDir, failed)
+	if err != nil {
+		failed(err)
+		return nil
+	}
+	return events
 }
 
 // bundleDir is where bundles go that do not fit in memory, or "" where the gateway can write

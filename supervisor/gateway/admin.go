@@ -49,7 +49,12 @@ func NewAdmin(opt AdminOptions) *Admin {
 	mux.HandleFunc("POST /v1/policy/reload", a.reloadPolicy)
 	mux.HandleFunc("GET /v1/explain/{tenant}", a.explain)
 	mux.Handle("GET /v1/metrics", opt.Server.obs.Metrics.Handler())
+	mux.HandleFunc("GET /v1/top", a.top)
 	mux.HandleFunc("POST /v1/evict/{tenant}", a.evict)
+	mux.HandleFunc("POST /v1/isolate/{tenant}", a.isolate)
+	mux.HandleFunc("POST /v1/release/{tenant}", a.release)
+	mux.HandleFunc("POST /v1/stop/{tenant}", a.stop)
+	mux.HandleFunc("POST /v1/reshuffle", a.reshuffle)
 	mux.HandleFunc("POST /v1/drain", a.drain)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		adminError(w, http.StatusNotFound, "no such resource: "+r.Method+" "+r.URL.Path)

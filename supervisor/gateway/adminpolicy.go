@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"bulkhead/policy"
+	"bulkhead/policy/suspicion"
 )
 
 // Explanation is the answer of GET /v1/explain/TENANT. The names are a contract.
@@ -16,6 +17,8 @@ type Explanation struct {
 	PID      int            `json:"pid"`
 	Beside   []string       `json:"beside"`   // tenants in the same process
 	Standing string         `json:"standing"` // what is held against it, "" for nothing
+
+	Suspicion suspicion.Score `json:"suspicion"`
 }
 
 func (a *Admin) explain(w http.ResponseWriter, r *http.Request) {
@@ -26,7 +29,8 @@ func (a *Admin) explain(w http.ResponseWriter, r *http.Request) {
 	}
 	p, pool := a.opt.Policy(), a.opt.Server.opt.Pool
 	t := p.For(tenant)
-	e := Explanation{Tenant: tenant, Values: p.Explain(tenant), Profile: p.ClassOf(t).Profile.String(), Beside: []string{}, Standing: pool.Standing(tenant)}
+	e := Explanation{Tenant: tenant, Values: p.Explain(tenant), Profile: p.ClassOf(t).Profile.String(), Beside: []string{}, Standing: pool.Standing(tenant),
+		Suspicion: pool.Suspicion(tenant)}
 	for _, at := range pool.Tenants()[tenant] {
 		if at.State != "loaded" {
 			continue

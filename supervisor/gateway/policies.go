@@ -172,6 +172,10 @@ func (p *Policies) Reload(ctx context.Context) (Effect, error) {
 	}
 	p.now.Store(next)
 	p.opt.Apply(now, next)
+	p.opt.Observer.Events.Add("policy", struct {
+		Effect
+		Text string `json:"text"`
+	}{e, e.String()})
 	p.opt.Observer.Log.Info("policy changed", "before", e.Before, "after", e.After, "effect", e.String(), "moving", e.Moving, "renewed", e.Renewed)
 	return e, nil
 }

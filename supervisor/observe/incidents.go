@@ -44,6 +44,7 @@ type Incident struct {
 type Incidents struct {
 	log     *slog.Logger
 	counted func(IncidentKind)
+	record  func(Incident)
 
 	mu   sync.Mutex
 	ring []Incident // guarded by mu; oldest first once full, from next on
@@ -52,7 +53,7 @@ type Incidents struct {
 }
 
 func newIncidents(n int, log *slog.Logger) *Incidents {
-	return &Incidents{log: log, ring: make([]Incident, 0, n), counted: func(IncidentKind) {}}
+	return &Incidents{log: log, ring: make([]Incident, 0, n), counted: func(IncidentKind) {}, record: func(Incident) {}}
 }
 
 // Add gives the incident its id and, if it has none, its time, keeps it and logs it.
@@ -79,9 +80,24 @@ func (x *Incidents) Add(i Incident) Incident {
 	x.mu.Unlock()
 
 	x.counted(i.Kind)
+	x.record(i)
 	x.log.Warn("incident", "id", i.ID, "kind", i.Kind, "shard", i.Shard, "tenants", i.Tenants,
 		"outcome", i.Outcome, "signal", deref(i.Signal), "syscall", deref(i.Syscall), "detail", i.Detail)
 	return i
+}
+
+// incidentEvent is an incident as the event log has it, which has a kind and a time of its own.
+func incidentEvent(i Incident) any {
+	return struct {
+		ID       string       `json:"id"`
+		Incident IncidentKind `json:"incident"`
+		Shard    uint32       `json:"shard"`
+		Tenants  []string     `json:"tenants"`
+		Outcome  string       `json:"outcome"`
+		Signal   *string      `json:"signal"`
+		Syscall  *string      `json:"syscall"`
+		Detail   string       `json:"detail"`
+	}{i.ID, i.Kind, i.Shard, i.Tenants, i.Outcome, i.Signal, i.Syscall, i.Detail}
 }
 
 func deref(s *string) string {
