@@ -1,7 +1,10 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/json"
+	"flag"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -281,4 +284,20 @@ func TestEveryValueIsShown(t *testing.T) {
 		}
 	}
 	walk("", reflect.ValueOf(p).Elem())
+}
+
+var update = flag.Bool("update", false, "rewrite docs/policy.schema.json")
+
+// docs/policy.schema.json is what editors are pointed at.
+func TestSchemaUpToDate(t *testing.T) {
+	const file = "../docs/policy.schema.json"
+	if *update {
+		if err := os.WriteFile(file, Schema(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(file)
+	if err != nil || !bytes.Equal(b, Schema()) {
+		t.Errorf("%s is not what the table says (%v): run make generate", file, err)
+	}
 }
