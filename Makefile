@@ -102,7 +102,7 @@ bench: build ## measure this host: speed beside its peers, and the bars of its c
 .PHONY: generate
 generate: setup setup-capnp ## regenerate the code of schema/ and the generated docs
 	@GO="$(GO)" schema/generate.sh
-	@$(GO) test -count=1 ./supervisor/launcher ./securitytests/arrows -run 'Generated|UpToDate' -args -update
+	@$(GO) test -count=1 ./policy ./supervisor/launcher ./securitytests/arrows -run 'Generated|UpToDate' -args -update
 
 .PHONY: format
 format: ## format Go

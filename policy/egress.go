@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,14 +8,6 @@ import (
 	"bulkhead/policy/doctree"
 	"bulkhead/policy/egress"
 )
-
-// EgressFor returns what the tenant of this id may do outside.
-func (p *Policy) EgressFor(tenant string) egress.Rules {
-	if r, ok := p.TenantEgress[tenant]; ok {
-		return r
-	}
-	return p.Egress
-}
 
 // egress reads a section of rules into r. A list replaces the one before, but for deny in a tenant's
 // section, which adds to it: what the host denies no tenant's line gives back by accident.
@@ -33,17 +24,9 @@ func (r *reader) egress(rules *egress.Rules, more bool) []field {
 	}
 }
 
-// tenantEgress is the egress section of one tenant.
-func (r *reader) tenantEgress(id string) func(string, *doctree.Node) {
-	return func(name string, n *doctree.Node) {
-		rules := r.p.EgressFor(id)
-		r.fields(name, n, r.egress(&rules, true))
-		r.p.TenantEgress[id] = rules
-	}
-}
-
-func (r *reader) patterns(dst *[]string, more bool) func(string, *doctree.Node) {
-	return func(name string, n *doctree.Node) {
+func (r *reader) patterns(dst *[]string, more bool) rule {
+	schema := list(map[string]any{"type": "string"})
+	return rule{schema: schema, show: func() string { return quoted(*dst) }, set: func(name string, n *doctree.Node) {
 		var list []string
 		if more {
 			list = slices.Clone(*dst)
@@ -57,11 +40,19 @@ func (r *reader) patterns(dst *[]string, more bool) func(string, *doctree.Node) 
 		}) {
 			*dst = list
 		}
-	}
+	}}
 }
 
-func (r *reader) ports(dst *[]egress.Ports) func(string, *doctree.Node) {
-	return func(name string, n *doctree.Node) {
+func (r *reader) ports(dst *[]egress.Ports) rule {
+	schema := list(map[string]any{"type": []string{"integer", "string"}})
+	show := func() string {
+		ports := make([]string, len(*dst))
+		for i, p := range *dst {
+			ports[i] = p.String()
+		}
+		return quoted(ports)
+	}
+	return rule{schema: schema, show: show, set: func(name string, n *doctree.Node) {
 		var list []egress.Ports
 		if r.texts(name, n, "ports, such as 443 or 1024-65535", func(at doctree.Pos, s string) {
 			p, err := egress.ParsePorts(s)
@@ -73,7 +64,7 @@ func (r *reader) ports(dst *[]egress.Ports) func(string, *doctree.Node) {
 		}) {
 			*dst = list
 		}
-	}
+	}}
 }
 
 // maxPatterns bounds one list: each entry is looked at for each subrequest.
@@ -105,28 +96,11 @@ func (r *reader) texts(name string, n *doctree.Node, of string, take func(at doc
 	return true
 }
 
-func writeEgress(b *strings.Builder, indent string, e egress.Rules) {
-	quoted := func(list []string) string {
-		out := make([]string, len(list))
-		for i, s := range list {
-			out[i] = strconv.Quote(s)
-		}
-		return "[" + strings.Join(out, ", ") + "]"
+// quoted writes a list of texts as YAML.
+func quoted(list []string) string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = strconv.Quote(s)
 	}
-	ports := make([]string, len(e.Ports))
-	for i, p := range e.Ports {
-		ports[i] = p.String()
-	}
-	for _, kv := range [][2]string{
-		{"public", fmt.Sprint(e.Public)},
-		{"ports", quoted(ports)},
-		{"allow", quoted(e.Allow)},
-		{"deny", quoted(e.Deny)},
-		{"internal", quoted(e.Internal)},
-		{"safe", quoted(e.Safe)},
-		{"concurrent", fmt.Sprint(e.Concurrent)},
-		{"bytes", FormatBytes(e.Bytes)},
-	} {
-		fmt.Fprintf(b, "%s%s: %s\n", indent, kv[0], kv[1])
-	}
+	return "[" + strings.Join(out, ", ") + "]"
 }

@@ -18,14 +18,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"reflect"
 	"slices"
 	"time"
 
 	"bulkhead/policy/egress"
 	"bulkhead/policy/limits"
 	"bulkhead/policy/seccomp"
+	"bulkhead/policy/suspicion"
 )
 
 // Degradations an operator can accept by name. A missing kernel feature that is not accepted
@@ -38,31 +37,35 @@ func Degradations() []string {
 // Policy is the effective policy.
 type Policy struct {
 	Preset    string
-	Tenant    limits.Tenant // of every tenant without an override
+	Tenant    limits.Tenant // of every tenant that no rule says otherwise of
 	Shard     limits.Shard
-	Profile   seccomp.Profile // of every tenant without an override
+	Profile   seccomp.Profile // of every tenant that no rule says otherwise of
 	IdleEvict time.Duration   // a tenant without a request for this long is unloaded
 	Accept    []string        // degradations the operator has named, sorted
+	Egress    egress.Rules    // of every tenant that no rule says otherwise of
 
-	Egress       egress.Rules            // of every tenant without rules of its own
-	TenantEgress map[string]egress.Rules // whole effective rules, already merged with Egress
+	Placement Placement
+	Suspicion suspicion.Config
+	Reshuffle Reshuffle
 
-	// TenantOverrides are whole effective values, already merged with Tenant and Profile.
-	TenantOverrides map[string]TenantPolicy
+	Classes map[string]Class  // by name; DefaultName is not among them, see ClassOf
+	Cordons map[string]Cordon // by name; DefaultName may be among them
+	Labels  map[string][]string
+	Class   string // of every tenant that neither a rule nor its cordon says otherwise of
+	Cordon  string // of every tenant that no rule says otherwise of
+	Rules   []Rule // of the document's tenants section, in its order
+
+	source *source   // where values came from; nil for a preset and for a policy from elsewhere
+	rules  *compiled // of Rules; nil until compile
 }
 
-// TenantPolicy is what one tenant gets.
+// TenantPolicy is what one tenant gets, egress apart. Comparable: two that are equal need no new
+// version of the tenant.
 type TenantPolicy struct {
 	Limits  limits.Tenant
 	Profile seccomp.Profile
-}
-
-// For returns what the tenant of this id gets.
-func (p *Policy) For(tenant string) TenantPolicy {
-	if o, ok := p.TenantOverrides[tenant]; ok {
-		return o
-	}
-	return TenantPolicy{Limits: p.Tenant, Profile: p.Profile}
+	Class   string // of its shards
+	Cordon  string // never shares a process with another
 }
 
 // Accepts says whether the operator has named this degradation.
@@ -79,14 +82,20 @@ func Presets() []string { return []string{"dev", "standard", "strict", "paranoid
 // reach what the operator has not listed.
 func Preset(name string) (*Policy, error) {
 	p := &Policy{
-		Preset:          name,
-		Tenant:          limits.DefaultTenant(),
-		Shard:           limits.DefaultShard(),
-		Profile:         seccomp.JIT,
-		IdleEvict:       10 * time.Minute,
-		TenantOverrides: map[string]TenantPolicy{},
-		Egress:          egress.Default(),
-		TenantEgress:    map[string]egress.Rules{},
+		Preset:    name,
+		Tenant:    limits.DefaultTenant(),
+		Shard:     limits.DefaultShard(),
+		Profile:   seccomp.JIT,
+		IdleEvict: 10 * time.Minute,
+		Egress:    egress.Default(),
+		Placement: Placement{Spread: 4},
+		Suspicion: suspicion.Default(),
+		Reshuffle: Reshuffle{MaxAge: 24 * time.Hour, Jitter: 25},
+		Classes:   map[string]Class{},
+		Cordons:   map[string]Cordon{},
+		Labels:    map[string][]string{},
+		Class:     DefaultName,
+		Cordon:    DefaultName,
 	}
 	switch name {
 	case "standard":
@@ -98,6 +107,7 @@ func Preset(name string) (*Policy, error) {
 		p.Tenant.LogBytes = 4 << 20
 		p.Tenant.Subrequests = 10_000
 		p.IdleEvict = time.Hour
+		p.Suspicion.Enabled = false // whoever develops a worker trusts it
 		// Whoever develops a worker on a laptop trusts its code; the seal is there, but what an
 		// unprivileged user cannot have does not stop the start.
 		p.Accept = []string{"cgroup", "idmap", "landlock", "landlock-scopes", "mdwe"}
@@ -114,6 +124,8 @@ func Preset(name string) (*Policy, error) {
 		p.Tenant.Pending = 1024
 		p.Tenant.Subrequests = 200
 		p.IdleEvict = 5 * time.Minute
+		p.Suspicion.Isolate, p.Suspicion.Watch = 60, 30
+		p.Reshuffle.MaxAge = 6 * time.Hour
 	case "paranoid":
 		p.Profile = seccomp.Jitless
 		p.Shard.MaxTenants = 1
@@ -128,6 +140,8 @@ func Preset(name string) (*Policy, error) {
 		p.Tenant.Pending = 512
 		p.Tenant.Subrequests = 50
 		p.IdleEvict = time.Minute
+		p.Suspicion.Isolate, p.Suspicion.Watch, p.Suspicion.Stop = 50, 25, 500
+		p.Reshuffle.MaxAge = time.Hour
 	default:
 		return nil, fmt.Errorf("no preset %q: one of dev, standard, strict, paranoid", name)
 	}
@@ -142,23 +156,13 @@ func (p *Policy) Hash() string {
 }
 
 // canonical is stable by construction: encoding/json writes struct fields in their order and
-// map keys sorted. Overrides that change nothing are left out.
+// map keys sorted. Rules that change nothing are left out.
 func (p *Policy) canonical() []byte {
 	c := *p
 	c.Preset = "" // a document that spells out a preset is that preset
 	c.Accept = slices.Sorted(slices.Values(p.Accept))
-	c.TenantOverrides = maps.Clone(p.TenantOverrides)
-	maps.DeleteFunc(c.TenantOverrides, func(_ string, o TenantPolicy) bool {
-		return o == TenantPolicy{Limits: p.Tenant, Profile: p.Profile}
-	})
-	if len(c.TenantOverrides) == 0 {
-		c.TenantOverrides = nil
-	}
-	c.TenantEgress = maps.Clone(p.TenantEgress)
-	maps.DeleteFunc(c.TenantEgress, func(_ string, r egress.Rules) bool { return reflect.DeepEqual(r, p.Egress) })
-	if len(c.TenantEgress) == 0 {
-		c.TenantEgress = nil
-	}
+	c.source, c.rules = nil, nil
+	c.Rules = p.canonicalRules()
 	b, err := json.Marshal(c)
 	if err != nil {
 		panic("BUG: policy cannot be encoded: " + err.Error()) // numbers, strings and booleans only

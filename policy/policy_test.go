@@ -91,18 +91,23 @@ func TestParse(t *testing.T) {
 	own := want.Egress
 	own.Public, own.Concurrent, own.Bytes = false, 7, 1<<20
 	own.Allow, own.Safe, own.Deny = []string{"10.1.0.0/16:8080", "api.corp"}, []string{"api.corp"}, []string{"*.evil.example", "10.1.2.3"}
-	want.TenantEgress = map[string]egress.Rules{"images": own}
-	want.TenantOverrides = map[string]TenantPolicy{"images": images, "123": numbers}
-	if d := cmp.Diff(want, p); d != "" {
+	if d := cmp.Diff(want.DiffHost(p), []Change(nil)); d != "" {
 		t.Error(d)
 	}
-	if p.For("images") != images || p.For("else") != (TenantPolicy{want.Tenant, want.Profile}) || !p.Accepts("mdwe") || p.Accepts("landlock") {
+	if d := cmp.Diff(own, p.EgressFor("images")); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(want.Egress, p.EgressFor("123")); d != "" {
+		t.Error(d)
+	}
+	plain := TenantPolicy{Limits: want.Tenant, Profile: want.Profile, Class: DefaultName, Cordon: DefaultName}
+	if p.For("images") != images || p.For("123") != numbers || p.For("else") != plain || !p.Accepts("mdwe") || p.Accepts("landlock") {
 		t.Error("For or Accepts disagree with the document")
 	}
 }
 
 func TestYAMLReadsBack(t *testing.T) {
-	docs := []string{good, ""}
+	docs := []string{good, "", cordoned}
 	for _, name := range Presets() {
 		docs = append(docs, "preset: "+name)
 	}
@@ -115,8 +120,16 @@ func TestYAMLReadsBack(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, p.YAML())
 		}
-		if d := cmp.Diff(p, back); d != "" {
+		if d := cmp.Diff(p.DiffHost(back), []Change(nil)); d != "" {
 			t.Errorf("what was written reads back differently:\n%s", d)
+		}
+		for _, id := range []string{"images", "123", "acme-shop", "shop", "else"} {
+			if d := p.Diff(back, id); len(d.Changes) > 0 {
+				t.Errorf("what was written reads back differently for %s: %v\n%s", id, d.Changes, p.YAML())
+			}
+		}
+		if p.Hash() != back.Hash() {
+			t.Errorf("what was written has another hash:\n%s", p.YAML())
 		}
 	}
 }
@@ -131,12 +144,12 @@ func TestHashIsOfTheEffect(t *testing.T) {
 		return p.Hash()
 	}
 	standard := hash("")
-	for _, same := range []string{"preset: standard", "# nothing\n", "limits: {cpu: 50ms}", "limits:\n  memory: 134217728", "tenants: {a: {}}", "tenants: {a: {egress: {public: true}}}", "egress: {concurrent: 256}", "tenants: {a: {limits: {cpu: 0.05s}}}"} {
+	for _, same := range []string{"preset: standard", "# nothing\n", "limits: {cpu: 50ms}", "limits:\n  memory: 134217728", "tenants: {a: {}}", "tenants: {a: {egress: {public: true}}}", "egress: {concurrent: 256}", "tenants: {a: {limits: {cpu: 0.05s}}}", "class: default", "tenants: {\"a-*\": {cordon: default}}"} {
 		if hash(same) != standard {
 			t.Errorf("%q has another hash than standard, which it is", same)
 		}
 	}
-	for _, other := range []string{"preset: strict", "limits: {cpu: 51ms}", "accept: [cgroup]", "tenants: {a: {limits: {cpu: 1ms}}}", "shard: {pids: 65}", "idleEvict: 1h", "profile: jitless", "egress: {public: false}", "tenants: {a: {egress: {deny: [a.example]}}}"} {
+	for _, other := range []string{"preset: strict", "limits: {cpu: 51ms}", "accept: [cgroup]", "tenants: {a: {limits: {cpu: 1ms}}}", "shard: {pids: 65}", "idleEvict: 1h", "profile: jitless", "egress: {public: false}", "cordons: {a: {}}", "cordons: {a: {spread: 2}}", "suspicion: {weights: {aborts: 5}}", "reshuffle: {jitter: 3}", "placement: {spread: 2}", "tenants: {\"a-*\": {limits: {cpu: 1ms}}}", "tenants: {a: {egress: {deny: [a.example]}}}"} {
 		if hash(other) == standard {
 			t.Errorf("%q has the hash of standard, which it is not", other)
 		}
@@ -242,7 +255,7 @@ func TestBadPolicies(t *testing.T) {
 		{"bad tenant id", "tenants:\n  My_App: {}", "2:3", "cannot be a tenant id"},
 		{"tenant id begins with -", "tenants:\n  -x: {}", "2:3", "cannot be a tenant id"},
 		{"unknown tenant key", "tenants:\n  a: {limit: {}}", "2:7", `did you mean "limits"`},
-		{"limit directly below a tenant", "tenants:\n  a: {cpu: 5ms}", "2:7", "it takes profile, limits"},
+		{"limit directly below a tenant", "tenants:\n  a: {cpu: 5ms}", "2:7", "it takes cordon, class, profile, limits"},
 		{"wasm without profile", "limits: {wasm: true}", "1:", "set profile: jit+wasm"},
 		{"tenant wasm without profile", "tenants:\n  a: {limits: {wasm: true}}", "2:3", "set profile: jit+wasm"},
 		{"tenant larger than its shard", "shard: {memory: 64MiB}", "1:", "lower limits.memory"},
@@ -266,6 +279,28 @@ func TestBadPolicies(t *testing.T) {
 		{"terminal escape in a key", "\x1b[31mred: 1", "1:", ""},
 		{"not a number", "limits: {timers: .nan}", "1:18", "number"},
 		{"infinite", "limits: {timers: .inf}", "1:18", "number"},
+		{"unknown class", "classes: {w: {}}\ntenants: {a: {class: v}}", "2:22", "no \"v\": one of w, default"},
+		{"class misspelt", "classes: {wasm: {}}\nclass: wams", "2:8", `did you mean "wasm"`},
+		{"class default", "classes: {default: {memory: 1GiB}}", "1:11", "set it there"},
+		{"key of a class", "classes: {w: {maxAgee: 1h}}", "1:15", `did you mean "maxAge"`},
+		{"name of a class", "classes: {W: {}}", "1:11", "cannot be a name"},
+		{"classes is a list", "classes: [a]", "1:10", "must be a mapping of names"},
+		{"undeclared cordon", "tenants: {a: {cordon: paid}}", "1:23", `no "paid": one of default`},
+		{"cordon misspelt", "cordons: {paid: {}}\ncordon: payd", "2:9", `did you mean "paid"`},
+		{"cordon's class", "cordons: {paid: {class: fast}}", "1:25", "one of default"},
+		{"undeclared label", "tenants: {\"label:gold\": {}}", "1:11", "declare it: labels: {gold"},
+		{"label misspelt", "labels: {gold: [a]}\ntenants: {\"label:glod\": {}}", "2:11", `did you mean "gold"`},
+		{"member of a label", "labels: {gold: [A_B]}", "1:17", "neither a tenant id nor a glob"},
+		{"label is text", "labels: {gold: a}", "1:16", "must be a list of tenant ids"},
+		{"bad glob", "tenants: {\"A*\": {}}", "1:11", "no glob of tenant ids"},
+		{"spread of none", "placement: {spread: 0}", "1:21", "from 1 to 64"},
+		{"jitter of all", "reshuffle: {jitter: 100}", "1:21", "from 0 to 90"},
+		{"unknown signal", "suspicion: {weights: {zzzzzzzzzz: 1}}", "1:23", "it takes bracketedCpu"},
+		{"weight below nothing", "suspicion: {weights: {aborts: -1}}", "1:31", "from 0 to 1000"},
+		{"weight of text", "suspicion: {weights: {aborts: much}}", "1:31", "must be a number"},
+		{"thresholds in no order", "suspicion: {isolate: 10}", "1:22", "the milder measure comes first"},
+		{"class too small for its tenants", "classes: {s: {memory: 64MiB}}\ntenants: {a: {class: s}}", "2:11", "raise shard.memory"},
+		{"class that cannot run Wasm", "classes: {s: {profile: jit}}\ntenants: {a: {class: s, limits: {wasm: true}}}", "2:11", "set profile: jit+wasm"},
 		{"second of two errors", "limits: {cpu: 5}\npreset: foo", "2:9", "one of dev"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -350,6 +385,7 @@ func TestBytes(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
 	f.Add([]byte("limits: &a {cpu: *a}"))
+	f.Add([]byte(cordoned))
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		p, err := Parse("p.yaml", doc)
 		if err != nil {

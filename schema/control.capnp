@@ -184,4 +184,8 @@ struct TenantStats {
   cpuMicros @3 :UInt64;
   # Since load.
   inFlight @4 :UInt32;
+  bracketedMicros @5 :UInt64;
+  # CPU since load while an invocation of the tenant was a clock: it had dealings with the outside often.
+  requestMicros @6 :UInt64;
+  # CPU since load otherwise, without the host's own work.
 }

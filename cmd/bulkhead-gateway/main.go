@@ -33,6 +33,7 @@ import (
 	"bulkhead/policy"
 	"bulkhead/policy/limits"
 	"bulkhead/policy/namespaces"
+	"bulkhead/policy/suspicion"
 	"bulkhead/sandboxworker/lockdown"
 	"bulkhead/supervisor/egress"
 	"bulkhead/supervisor/gateway"
@@ -47,7 +48,6 @@ import (
 // Fixed places in the gateway's room; see package policy/namespaces.
 const (
 	tenantsDir = "/tenants"
-	configDir  = "/config"
 	dataDir    = "/data"
 )
 
@@ -126,16 +126,16 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	pol, err := readPolicy(opt, boot)
+	src, err := readPolicy(context.Background(), client, boot)
+	if err != nil {
+		return fmt.Errorf("policy %s: %w", boot.ConfigPath, err)
+	}
+	pol, err := policy.ParseOver(opt.preset, boot.ConfigPath, src)
 	if err != nil {
 		return err
 	}
-	return serve(client, boot, opt, pol, listeners, conns, upstreams, log)
+	return serve(client, boot, opt, pol, src, listeners, conns, upstreams, log)
 }
-
-// spread is over how many shards tenants are spread at least. What a death costs the innocent is a
-// new start for each tenant of the shard, one after the other.
-const spread = 4
 
 // maxConns is how many connections of clients and to upstreams fit the limit of descriptors beside
 // what shards, bundlers and operators need: neither must be able to keep a new shard's sockets from
@@ -183,50 +183,63 @@ func inherited(b orders.Boot) ([]net.Listener, error) {
 // maxPolicy bounds the policy document.
 const maxPolicy = 4 << 20
 
-func readPolicy(o options, b orders.Boot) (*policy.Policy, error) {
+// policyEvery is how often the policy document is looked at for changes.
+const policyEvery = 2 * time.Second
+
+// readPolicy reads the policy document as it is now, through the launcher: what is mounted at /config is
+// the file as it was at the start. Without a document it is empty.
+func readPolicy(ctx context.Context, client *orders.Client, b orders.Boot) ([]byte, error) {
 	if b.ConfigFile == "" {
-		return policy.Preset(o.preset)
+		return nil, nil
 	}
-	f, err := os.Open(filepath.Join(configDir, b.ConfigFile))
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	f, err := client.Config(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w; it must be readable for the gateway's user", b.ConfigPath, err)
+		return nil, err
 	}
 	defer f.Close()
 	src, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
 	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", b.ConfigPath, err)
+		return nil, err
 	}
 	if len(src) > maxPolicy {
-		return nil, fmt.Errorf("policy %s: larger than %d bytes", b.ConfigPath, maxPolicy)
+		return nil, fmt.Errorf("larger than %d bytes", maxPolicy)
 	}
-	return policy.ParseOver(o.preset, b.ConfigPath, src)
+	return src, nil
 }
 
 // serve wires the parts together and runs until it is drained.
-func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Policy, listeners []net.Listener, conns, upstreams int, log *slog.Logger) error {
-	obs := observe.New(log, observe.Options{})
+func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Policy, src []byte, listeners []net.Listener, conns, upstreams int, log *slog.Logger) error {
+	events := eventLog(boot, log)
+	defer events.Close()
+	obs := observe.New(log, observe.Options{Events: events})
 	// net/http has remarks about upstreams, which are tenants' perhaps: not a line for each.
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(remarks{obs})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 
-	pol.Shard.Memory = min(pol.Shard.Memory, boot.ShardMemory)
-	out := egress.New(egress.Options{Policy: func() *policy.Policy { return pol }, Observer: obs, Conns: upstreams})
+	if most := pol.ShardMemory(); most > boot.ShardMemory {
+		return fmt.Errorf("policy: a shard of %s is more than the launcher's --shard-memory, %s; lower it or start with bulkhead serve, which raises the other",
+			policy.FormatBytes(most), policy.FormatBytes(boot.ShardMemory))
+	}
+	var policies *gateway.Policies // set before the first request
+	out := egress.New(egress.Options{Policy: func() *policy.Policy { return policies.Current() }, Observer: obs, Conns: upstreams})
 	defer out.Close()
 	var registry *tenants.Registry // set before the first load
 	pool := placement.New(placement.Options{
-		Spawn:     placement.FromLauncher(client, limits.DefaultWire(), pol.Shard.MaxTenants),
-		Shard:     pol.Shard,
-		Profile:   pol.Profile,
-		MaxShards: boot.MaxShards,
-		Memory:    boot.Memory,
-		Spread:    spread,
-		IdleEvict: pol.IdleEvict,
-		Observer:  obs,
-		Fetch:     out.Fetch,
-		OnLog:     onLog(log, opt.dev),
-		OnStarted: func(v *tenants.Version) { registry.Started(v) },
+		Spawn:      placement.FromLauncher(client, limits.DefaultWire(), pol.Shard.MaxTenants),
+		Policy:     pol,
+		Shard:      pol.Shard,
+		Profile:    pol.Profile,
+		MaxShards:  boot.MaxShards,
+		Memory:     boot.Memory,
+		Observer:   obs,
+		Fetch:      out.Fetch,
+		OnLog:      onLog(log, opt.dev),
+		OnObserved: func(o suspicion.Observation) { events.Add("observed", observed{o.Tenant, o.Gone, o.Seen}) },
+		OnStarted:  func(v *tenants.Version) { registry.Started(v) },
 		OnRejected: func(v *tenants.Version, f gatewayside.LoadFailure) *tenants.Version {
 			return registry.Reject(v, f.Outcome, tenants.Diagnostic{File: f.File, Line: int(f.Line), Column: int(f.Column),
 				Excerpt: f.Excerpt, Message: f.Message}, f.Stack)
@@ -246,6 +259,24 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	if err != nil {
 		return err
 	}
+	known := func() (ids []string) {
+		for _, t := range registry.List() {
+			ids = append(ids, t.ID)
+		}
+		return ids
+	}
+	po := gateway.PolicyOptions{
+		Initial: pol, Preset: opt.preset, Path: boot.ConfigPath, ShardMemory: boot.ShardMemory, Profiles: boot.Profiles, Tenants: known, Observer: obs,
+		Apply: func(_, after *policy.Policy) {
+			pool.SetPolicy(after)
+			registry.SetPolicy(after)
+		},
+	}
+	if boot.ConfigFile != "" {
+		po.Read = func(ctx context.Context) ([]byte, error) { return readPolicy(ctx, client, boot) }
+	}
+	policies = gateway.NewPolicies(po, src)
+	go policies.Watch(ctx, policyEvery)
 	// One at a time: of two changes the later must not be undone by the earlier's late word.
 	var changing sync.Mutex
 	registry.OnChange(func(id string) {
@@ -277,7 +308,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	})
 	asked := make(chan struct{})
 	admin := gateway.NewAdmin(gateway.AdminOptions{
-		Server: server, Boot: boot, Policy: func() *policy.Policy { return pol },
+		Server: server, Boot: boot, Policy: policies.Current, Reload: policies.Reload,
 		Drain: sync.OnceFunc(func() { close(asked) }),
 	})
 	go admin.Serve(client.AdminConns())
@@ -353,6 +384,29 @@ func untilStopped(client *orders.Client, idle func() bool, asked <-chan struct{}
 		log.Info("draining")
 		return nil
 	}
+}
+
+// observed is an observation as the event log has it, which has the time.
+type observed struct {
+	Tenant string             `json:"tenant"`
+	Gone   bool               `json:"gone,omitempty"`
+	Seen   map[string]float64 `json:"seen"`
+}
+
+// eventLog is the log of measures and incidents in the data directory, nil without one.
+func eventLog(b orders.Boot, log *slog.Logger) *observe.Events {
+	if b.DataPath == "" {
+		return nil
+	}
+	failed := func(err error) {
+		log.Error("the event log cannot be written; what happens from now on is in the journal alone", "data", b.DataPath, "error", err.Error())
+	}
+	events, err := observe.OpenEvents(dataDir, failed)
+	if err != nil {
+		failed(err)
+		return nil
+	}
+	return events
 }
 
 // bundleDir is where bundles go that do not fit in memory, or "" where the gateway can write

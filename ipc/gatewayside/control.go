@@ -113,6 +113,10 @@ type TenantStats struct {
 	ExternalBytes uint64
 	CPUMicros     uint64
 	InFlight      uint32
+
+	// CPU that somebody outside could time closely, and CPU of requests; see the schema.
+	BracketedMicros uint64
+	RequestMicros   uint64
 }
 
 // dialControl starts RPC on the control socket.
@@ -422,7 +426,8 @@ func (c *Conn) Stats(ctx context.Context) (Stats, error) {
 	for i := range list.Len() {
 		t := list.At(i)
 		out.Tenants = append(out.Tenants, TenantStats{Tenant: t.Tenant(), HeapBytes: t.HeapBytes(),
-			ExternalBytes: t.ExternalBytes(), CPUMicros: t.CpuMicros(), InFlight: t.InFlight()})
+			ExternalBytes: t.ExternalBytes(), CPUMicros: t.CpuMicros(), InFlight: t.InFlight(),
+			BracketedMicros: t.BracketedMicros(), RequestMicros: t.RequestMicros()})
 	}
 	return out, nil
 }

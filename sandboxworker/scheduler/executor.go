@@ -163,12 +163,12 @@ func (x *executor) run(t *tenant) {
 		}
 		if result {
 			s.mu.Unlock()
-			x.deliverResult(t)
+			x.observeResult(t)
 			continue
 		}
 		e := s.pop(t)
 		s.mu.Unlock()
-		x.handle(t, &e)
+		x.observe(t, &e)
 		if e.frame != nil {
 			s.drop(e.frame)
 		}

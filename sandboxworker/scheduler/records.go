@@ -120,6 +120,7 @@ func (x *executor) record(t *tenant, r *engine.Record) {
 		return
 	case engine.RecordOp:
 		if r.Code == runtime.OpFetch {
+			t.said++
 			x.fetch(t, r)
 		} else {
 			x.runOp(t, r)
@@ -135,8 +136,10 @@ func (x *executor) record(t *tenant, r *engine.Record) {
 	}
 	switch r.Kind {
 	case engine.RecordHead:
+		t.said++
 		x.head(t, inv, r)
 	case engine.RecordChunk:
+		t.said++
 		if inv.headSent && !inv.ended && x.bodyWithin(t, inv, len(r.Data)) {
 			x.body(t, inv, r.Data)
 		}
@@ -346,6 +349,7 @@ func (x *executor) finish(inv *invocation, o gen.Outcome, message string) {
 	})
 	s.orphan(inv)
 	t := inv.t
+	t.overClock(inv)
 	s.logs.dropped(t, inv)
 	delete(t.invs, inv.id)
 	t.inFlight.Add(-1)

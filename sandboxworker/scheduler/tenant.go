@@ -77,6 +77,8 @@ type tenant struct {
 
 	log logAccount // of code that belongs to no request, since the last one began
 
+	seen // by signals
+
 	// Counters for stats; written by the owner.
 	cpu      atomic.Int64 // ns since load
 	inFlight atomic.Int32
@@ -104,6 +106,8 @@ type invocation struct {
 	started   time.Time
 	deadline  atomic.Int64 // Unix ns; read by the watchdog and the janitor
 	late      bool         // guarded by the scheduler's mu: an evDeadline is in the mailbox
+
+	touched // by signals
 
 	cpu   time.Duration
 	moved int // body bytes, both directions; see bodyCPU

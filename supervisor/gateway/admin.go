@@ -20,8 +20,9 @@ import (
 // AdminOptions of the operators' API. All but Drain are required.
 type AdminOptions struct {
 	Server *Server
-	Policy func() *policy.Policy // in force now
-	Drain  func()                // begins an orderly stop; may be nil
+	Policy func() *policy.Policy                 // in force now
+	Drain  func()                                // begins an orderly stop; may be nil
+	Reload func(context.Context) (Effect, error) // reads the policy document now; may be nil
 	Boot   orders.Boot
 }
 
@@ -45,8 +46,15 @@ func NewAdmin(opt AdminOptions) *Admin {
 	mux.HandleFunc("GET /v1/incidents", a.incidents)
 	mux.HandleFunc("GET /v1/logs/{tenant}", a.logs)
 	mux.HandleFunc("GET /v1/policy", a.policy)
+	mux.HandleFunc("POST /v1/policy/reload", a.reloadPolicy)
+	mux.HandleFunc("GET /v1/explain/{tenant}", a.explain)
 	mux.Handle("GET /v1/metrics", opt.Server.obs.Metrics.Handler())
+	mux.HandleFunc("GET /v1/top", a.top)
 	mux.HandleFunc("POST /v1/evict/{tenant}", a.evict)
+	mux.HandleFunc("POST /v1/isolate/{tenant}", a.isolate)
+	mux.HandleFunc("POST /v1/release/{tenant}", a.release)
+	mux.HandleFunc("POST /v1/stop/{tenant}", a.stop)
+	mux.HandleFunc("POST /v1/reshuffle", a.reshuffle)
 	mux.HandleFunc("POST /v1/drain", a.drain)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		adminError(w, http.StatusNotFound, "no such resource: "+r.Method+" "+r.URL.Path)
@@ -154,7 +162,7 @@ func (a *Admin) tenants(w http.ResponseWriter, _ *http.Request) {
 		if n > 0 {
 			buf.WriteByte(',')
 		}
-		i := TenantInfo{Tenant: t.ID, Version: t.Version, Cordon: "default", State: t.State, Routes: append([]string{}, t.Routes...)}
+		i := TenantInfo{Tenant: t.ID, Version: t.Version, Cordon: a.opt.Policy().For(t.ID).Cordon, State: t.State, Routes: append([]string{}, t.Routes...)}
 		i.Requests, i.Outcomes = s.obs.Metrics.Requests(t.ID)
 		if i.State == "ready" {
 			i.State = "idle" // built, in no shard

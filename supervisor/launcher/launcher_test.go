@@ -379,6 +379,7 @@ func TestHostileOrdersEndTheGeneration(t *testing.T) {
 		"look at the gateway":   encode(orders.Order{Kind: orders.KindLook, Child: 1, Seq: 1}),
 		"look at the unborn":    encode(orders.Order{Kind: orders.KindLook, Child: 77, Seq: 1}),
 		"look without a number": encode(orders.Order{Kind: orders.KindLook, Child: 1}),
+		"config without a file": encode(orders.Order{Kind: orders.KindConfig, Seq: 1}),
 		"kill the unborn":       encode(orders.Order{Kind: orders.KindKill, Child: 77}),
 		"short":                 "00",
 		"long":                  encode(orders.Order{Kind: orders.KindHeartbeat}) + "00",

@@ -35,6 +35,7 @@ func orderTable() []order {
 		{orders.KindSpawnBundler, anyPhase, false, (*launcher).orderBundler},
 		{orders.KindKill, anyPhase, false, (*launcher).orderKill},
 		{orders.KindLook, anyPhase, false, (*launcher).orderLook},
+		{orders.KindConfig, anyPhase, false, (*launcher).orderConfig},
 	}
 }
 

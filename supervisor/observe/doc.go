@@ -24,10 +24,11 @@ func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 
 // Options bounds what is kept. Zero fields take the default.
 type Options struct {
-	LogBytesPerTenant int // log text and request ids kept for one tenant, bytes; 256 KiB
-	LogBytes          int // the same over all tenants, bytes; 64 MiB
-	Incidents         int // incidents kept; 1024
-	TenantLabels      int // distinct values of the metric label `tenant`; 200, the others are summed as "_other"
+	LogBytesPerTenant int     // log text and request ids kept for one tenant, bytes; 256 KiB
+	LogBytes          int     // the same over all tenants, bytes; 64 MiB
+	Incidents         int     // incidents kept; 1024
+	Events            *Events // the event log; may be nil
+	TenantLabels      int     // distinct values of the metric label `tenant`; 200, the others are summed as "_other"
 }
 
 func (o Options) withDefaults() Options {
@@ -52,6 +53,7 @@ type Observer struct {
 	Logs      *Logs
 	Incidents *Incidents
 	Metrics   *Metrics
+	Events    *Events // nil: there is no event log
 	often     often
 }
 
@@ -64,6 +66,8 @@ func New(log *slog.Logger, o Options) *Observer {
 		Incidents: newIncidents(o.Incidents, log),
 		Metrics:   newMetrics(o.TenantLabels),
 	}
+	ob.Events = o.Events
 	ob.Incidents.counted = ob.Metrics.incident
+	ob.Incidents.record = func(i Incident) { ob.Events.Add("incident", incidentEvent(i)) }
 	return ob
 }

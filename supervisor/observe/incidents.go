@@ -20,6 +20,11 @@ const (
 	ShardSilent    IncidentKind = "shardSilent"    // it did not answer within a deadline and was killed
 	ShardOverdue   IncidentKind = "shardOverdue"   // a tenant's code used up its CPU where it cannot be interrupted
 	SpawnFailed    IncidentKind = "spawnFailed"    // no verified shard could be had
+
+	// Measures against a tenant, see detail for who took them and why.
+	Isolated IncidentKind = "isolated" // its neighbours left its process
+	Released IncidentKind = "released" // it may share a process again
+	Stopped  IncidentKind = "stopped"  // it was ended and does not run
 )
 
 // Incident is one line of `bulkhead incidents`. The JSON names are a contract.
@@ -39,6 +44,7 @@ type Incident struct {
 type Incidents struct {
 	log     *slog.Logger
 	counted func(IncidentKind)
+	record  func(Incident)
 
 	mu   sync.Mutex
 	ring []Incident // guarded by mu; oldest first once full, from next on
@@ -47,7 +53,7 @@ type Incidents struct {
 }
 
 func newIncidents(n int, log *slog.Logger) *Incidents {
-	return &Incidents{log: log, ring: make([]Incident, 0, n), counted: func(IncidentKind) {}}
+	return &Incidents{log: log, ring: make([]Incident, 0, n), counted: func(IncidentKind) {}, record: func(Incident) {}}
 }
 
 // Add gives the incident its id and, if it has none, its time, keeps it and logs it.
@@ -74,9 +80,24 @@ func (x *Incidents) Add(i Incident) Incident {
 	x.mu.Unlock()
 
 	x.counted(i.Kind)
+	x.record(i)
 	x.log.Warn("incident", "id", i.ID, "kind", i.Kind, "shard", i.Shard, "tenants", i.Tenants,
 		"outcome", i.Outcome, "signal", deref(i.Signal), "syscall", deref(i.Syscall), "detail", i.Detail)
 	return i
+}
+
+// incidentEvent is an incident as the event log has it, which has a kind and a time of its own.
+func incidentEvent(i Incident) any {
+	return struct {
+		ID       string       `json:"id"`
+		Incident IncidentKind `json:"incident"`
+		Shard    uint32       `json:"shard"`
+		Tenants  []string     `json:"tenants"`
+		Outcome  string       `json:"outcome"`
+		Signal   *string      `json:"signal"`
+		Syscall  *string      `json:"syscall"`
+		Detail   string       `json:"detail"`
+	}{i.ID, i.Kind, i.Shard, i.Tenants, i.Outcome, i.Signal, i.Syscall, i.Detail}
 }
 
 func deref(s *string) string {

@@ -185,12 +185,12 @@ func (p *Pool) forge(v *tenants.Version) {
 		return
 	}
 	pl := &place{v: v, shard: spare, ready: make(chan struct{})}
-	spare.used, spare.closed, spare.guest = true, true, v.Tenant
+	spare.used, spare.closed, spare.guest, spare.cordon = true, true, v.Tenant, p.wants(v).cordon
 	spare.slots++
 	spare.handles++
 	pl.handle = spare.handles
 	spare.hosted[pl.handle] = pl
-	p.keepSpareLocked(v.Profile)
+	p.keepSpareLocked(spare.kind)
 	p.mu.Unlock()
 
 	ctx, cancel := context.WithTimeout(p.ctx, forgeDeadline)

@@ -13,7 +13,8 @@
 // tells the requests that were in it. A suspect is served, alone or in a small group; the next
 // death tells more.
 //
-// Invariants: a shard hosts at most limits.Shard.MaxTenants tenants, all of one profile. A handle
+// Invariants: a shard hosts at most limits.Shard.MaxTenants tenants, all of one kind and of
+// one cordon. A handle
 // is never used twice in a shard. Every shard that was spawned is watched by one goroutine until
 // its process is gone. A lease holds its tenant in place: nothing is evicted under a request.
 package placement
@@ -27,8 +28,10 @@ import (
 	"time"
 
 	"bulkhead/ipc/gatewayside"
+	"bulkhead/policy"
 	"bulkhead/policy/limits"
 	"bulkhead/policy/seccomp"
+	"bulkhead/policy/suspicion"
 	"bulkhead/schema/gen"
 	"bulkhead/supervisor/launcher/orders"
 	"bulkhead/supervisor/observe"
@@ -70,6 +73,7 @@ type Options struct {
 	Spawn     Spawn
 	Shard     limits.Shard
 	Profile   seccomp.Profile // of the first warm spare
+	Policy    *policy.Policy  // says kinds, cordons, spread and IdleEvict instead of Shard, Profile, Spread and IdleEvict; may be nil
 	MaxShards int             // shards at once, spares included; 64. The launcher has a ceiling of its own.
 	Spread    int             // shards that tenants are spread over before one gets a second; 1
 	Spares    int             // empty shards of Profile kept warm; 2
@@ -80,6 +84,8 @@ type Options struct {
 	Fetch func(tenant string, r *gatewayside.Subrequest)
 	// OnLog is given the log lines of tenants as they come, beside Observer.Logs; may be nil.
 	OnLog func(tenant string, line observe.Line)
+	// OnObserved is given what was seen of tenants, where policy says that it is recorded; may be nil.
+	OnObserved func(suspicion.Observation)
 	// OnStarted is told that a shard started a version; may be nil.
 	OnStarted func(*tenants.Version)
 	// OnRejected is told that a shard could not start a version, by the version's fault, and says

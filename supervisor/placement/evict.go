@@ -178,7 +178,7 @@ func (p *Pool) Evict(tenant string) (evicted, busy int) {
 
 // sweep unloads what has been idle for long.
 func (p *Pool) sweep() {
-	tick := time.NewTicker(min(p.opt.IdleEvict/4, 15*time.Second))
+	tick := time.NewTicker(min(p.idleEvict()/4, 15*time.Second))
 	defer tick.Stop()
 	memory := time.NewTicker(shrinkEvery)
 	defer memory.Stop()
@@ -201,7 +201,7 @@ func (p *Pool) sweep() {
 				if pl.err != nil && time.Now().After(pl.until) {
 					delete(p.places, v)
 				}
-			case pl.refs.Load() == 0 && now-time.Duration(pl.lastUsed.Load()) >= p.opt.IdleEvict && p.claimLocked(pl):
+			case pl.refs.Load() == 0 && now-time.Duration(pl.lastUsed.Load()) >= p.idleEvict() && p.claimLocked(pl):
 				idle = append(idle, pl)
 			}
 		}

@@ -44,7 +44,7 @@ func (p *Pool) Shards(ctx context.Context) []ShardInfo {
 	list := make([]ShardInfo, 0, len(p.shards))
 	conns := make([]Conn, 0, len(p.shards))
 	for _, s := range p.shards {
-		i := ShardInfo{ID: s.proc.ID, PID: s.proc.PID, Class: "default", Profile: s.profile.String(), Cordon: "default", Sealed: true,
+		i := ShardInfo{ID: s.proc.ID, PID: s.proc.PID, Class: s.kind.class, Profile: s.profile.String(), Cordon: s.cordon, Sealed: true,
 			Tenants: []string{}, Isolates: -1, AgeSeconds: time.Since(s.born).Seconds(), Spare: !s.used}
 		if rss := s.proc.RSS(); rss > 0 {
 			i.RSSBytes = &rss

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"bulkhead/ipc/gatewayside"
-	"bulkhead/policy/seccomp"
+	"bulkhead/policy/suspicion"
 	"bulkhead/schema/gen"
 	"bulkhead/supervisor/tenants"
 )
@@ -30,8 +30,8 @@ func (p *Pool) load(pl *place) {
 	defer p.mu.Unlock()
 	defer close(pl.ready)
 	if err == nil && !pl.shard.dead {
-		if cohort, _ := p.cohortLocked(pl.v.Tenant); cohort != pl.shard.cohort {
-			// It was accused, or released, while it was loading: not here.
+		if cohort, _ := p.cohortLocked(pl.v.Tenant); cohort != pl.shard.cohort || p.misplacedLocked(pl) {
+			// It was accused or released, or policy changed, while it was loading: not here.
 			err = fmt.Errorf("load %s: %w", pl.v.Tenant, errShardDied)
 			moved := &place{v: pl.v, shard: pl.shard, handle: pl.handle}
 			pl.shard.hosted[pl.handle] = moved
@@ -50,9 +50,10 @@ func (p *Pool) load(pl *place) {
 	pl.lastUsed.Store(int64(time.Since(p.start)))
 	p.placed.Store(pl.v, pl)
 	p.opt.Observer.Metrics.Loaded(time.Since(began))
+	p.Observed(pl.v.Tenant, suspicion.Churn, 1)
 	if pl.retired.Load() {
 		// The waiters take their leases in a moment; the sweep evicts it if none does.
-		pl.lastUsed.Store(int64(time.Since(p.start) - p.opt.IdleEvict + time.Second))
+		pl.lastUsed.Store(int64(time.Since(p.start) - p.idleEvict() + time.Second))
 	}
 }
 
@@ -202,7 +203,6 @@ func (p *Pool) begun(pl *place) {
 // reserve takes a slot for a place: in a shard that nobody has been in, if it is to be alone and
 // that can be had.
 func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
-	profile := pl.v.Profile
 	deadline := time.NewTimer(spawnTimeout)
 	defer deadline.Stop()
 	for {
@@ -213,7 +213,8 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 		}
 		cohort, next := p.cohortLocked(pl.v.Tenant)
 		alone = alone && p.soloLocked() < maxSolo
-		s := p.fitLocked(profile, cohort, alone)
+		w := p.wants(pl.v)
+		s := p.fitLocked(w, cohort, alone)
 		if s != nil && !s.used && time.Now().Before(next) {
 			wait := time.Until(next)
 			p.mu.Unlock()
@@ -233,21 +234,22 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 			s.slots++
 			s.used = true
 			s.cohort = cohort
+			s.cordon = w.cordon
 			s.solo = alone
 			s.mixed = s.mixed || s.guest != "" && s.guest != pl.v.Tenant
 			s.guest = pl.v.Tenant
 			s.handles++
 			pl.shard, pl.handle = s, s.handles
 			s.hosted[pl.handle] = pl
-			p.keepSpareLocked(profile)
+			p.keepSpareLocked(w.kind)
 			p.mu.Unlock()
 			return s, nil
 		}
 		var done chan struct{}
 		var failed error
 		room := p.room
-		if len(p.shards)+p.runningLocked() < p.ceiling(cohort) || p.spawns[profile] != nil && p.spawns[profile].done != nil {
-			sp := p.spawnLocked(profile)
+		if len(p.shards)+p.runningLocked() < p.ceiling(cohort) || p.spawns[w.kind] != nil && p.spawns[w.kind].done != nil {
+			sp := p.spawnLocked(w.kind)
 			done = sp.done
 			if done == nil {
 				failed = &NoShardError{Err: sp.err, Retry: max(0, time.Until(sp.next))}
@@ -260,8 +262,15 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 		}
 		var victim *place
 		if done == nil {
-			if victim = p.idlestLocked(func(s *shard) bool { return s.profile == profile && s.cohort == cohort }); victim == nil {
+			if victim = p.idlestLocked(func(s *shard) bool { return s.kind == w.kind && s.cordon == w.cordon && s.cohort == cohort }); victim == nil {
+				yielding := failed == nil && p.yieldLocked(w)
 				p.mu.Unlock()
+				if yielding {
+					if err := p.await(room, deadline.C); err != nil {
+						return nil, err
+					}
+					continue
+				}
 				if failed != nil {
 					return nil, failed
 				}
@@ -296,7 +305,7 @@ func (p *Pool) ceiling(cohort uint64) int {
 // fitLocked chooses at random among the shards of the cohort that have room, so that nobody can
 // choose his neighbours, and falls back on a spare; alone takes a spare or nothing. While few shards
 // are in use spares come first: the death of one then costs fewer tenants a new start.
-func (p *Pool) fitLocked(profile seccomp.Profile, cohort uint64, alone bool) *shard {
+func (p *Pool) fitLocked(w wanted, cohort uint64, alone bool) *shard {
 	var fit []*shard
 	var spare *shard
 	inUse, spread := 0, 0
@@ -305,15 +314,15 @@ func (p *Pool) fitLocked(profile seccomp.Profile, cohort uint64, alone bool) *sh
 			inUse++
 		}
 		switch {
-		case s.profile != profile || s.dead || s.closed || s.solo || s.slots >= p.opt.Shard.MaxTenants || s.conn.Err() != nil:
+		case s.kind != w.kind || s.dead || s.closed || s.solo || s.slots >= w.shard.MaxTenants || s.conn.Err() != nil:
 		case !s.used:
 			spare = s
-		case s.cohort == cohort:
+		case s.cohort == cohort && s.cordon == w.cordon:
 			fit = append(fit, s)
 			spread++
 		}
 	}
-	thin := cohort == 0 && spread < p.opt.Spread && spare != nil && inUse < p.ceiling(cohort)
+	thin := cohort == 0 && spread < w.spread && spare != nil && inUse < p.ceiling(cohort)
 	if len(fit) > 0 && !alone && !thin {
 		return fit[rand.IntN(len(fit))]
 	}

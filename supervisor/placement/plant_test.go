@@ -31,9 +31,10 @@ type plant struct {
 	mu      sync.Mutex
 	shards  []*fakeShard // guarded by mu
 	spawned atomic.Int32
-	boxes   bool          // shards have black boxes
-	err     error         // guarded by mu; what the next spawns answer
-	takes   time.Duration // guarded by mu; of a spawn
+	boxes   bool                                 // shards have black boxes
+	err     error                                // guarded by mu; what the next spawns answer
+	takes   time.Duration                        // guarded by mu; of a spawn
+	onStats func(s *fakeShard) gatewayside.Stats // guarded by mu; what a shard says it has used
 	onLoad  func(s *fakeShard, r gatewayside.LoadRequest) (gatewayside.LoadResult, error)
 }
 
@@ -180,6 +181,12 @@ func (c *fakeConn) CodeCache(context.Context, uint32) ([]byte, error) {
 }
 
 func (c *fakeConn) Stats(context.Context) (gatewayside.Stats, error) {
+	c.plant.mu.Lock()
+	on := c.plant.onStats
+	c.plant.mu.Unlock()
+	if on != nil {
+		return on(c.fakeShard), nil
+	}
 	return gatewayside.Stats{IsolatesReady: 2}, nil
 }
 func (c *fakeConn) Open(context.Context, gatewayside.OpenRequest) (*gatewayside.Stream, error) {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"bulkhead/policy/seccomp"
+	"bulkhead/policy"
+	"bulkhead/policy/suspicion"
 	"bulkhead/supervisor/tenants"
 )
 
@@ -24,11 +26,11 @@ type Pool struct {
 	placed sync.Map // *tenants.Version → *place
 
 	mu      sync.Mutex
-	places  map[*tenants.Version]*place   // guarded by mu; loading ones and cached failures too
-	current map[string]*tenants.Version   // guarded by mu; what Retire said last
-	shards  map[uint32]*shard             // guarded by mu; alive, as far as is known
-	spawns  map[seccomp.Profile]*spawning // guarded by mu
-	forging sync.Mutex                    // held while a code cache is made
+	places  map[*tenants.Version]*place // guarded by mu; loading ones and cached failures too
+	current map[string]*tenants.Version // guarded by mu; what Retire said last
+	shards  map[uint32]*shard           // guarded by mu; alive, as far as is known
+	spawns  map[kind]*spawning          // guarded by mu
+	forging sync.Mutex                  // held while a code cache is made
 	caches  caches
 	// standings holds what is held against tenants, by id.
 	standings map[string]*standing // guarded by mu
@@ -36,9 +38,14 @@ type Pool struct {
 	met       map[string]*met      // guarded by mu; by tenant
 	room      chan struct{}        // guarded by mu; closed and renewed when a slot became free
 	closed    bool                 // guarded by mu
+
+	suspects suspects
+	kills    map[string]uint64             // guarded by mu; limits exceeded by a tenant, as last seen
+	stopped  sync.Map                      // tenant → why; those that may not run
+	pol      atomic.Pointer[policy.Policy] // in force; nil: Options say all
 }
 
-// spawning is the state of making shards of one profile.
+// spawning is the state of making shards of one kind.
 type spawning struct {
 	done     chan struct{} // closed when the running attempt is over; nil when none runs
 	err      error         // of the last attempt
@@ -55,14 +62,21 @@ func New(opt Options) *Pool {
 		places:    map[*tenants.Version]*place{},
 		current:   map[string]*tenants.Version{},
 		shards:    map[uint32]*shard{},
-		spawns:    map[seccomp.Profile]*spawning{},
+		spawns:    map[kind]*spawning{},
 		caches:    caches{entries: map[cacheKey]*cached{}},
 		met:       map[string]*met{},
 		standings: map[string]*standing{},
+		kills:     map[string]uint64{},
+		suspects:  suspects{standing: map[string]*suspicion.Standing{}, observed: map[string]suspicion.Signals{}},
 		room:      make(chan struct{}),
+	}
+	if opt.Policy != nil {
+		p.pol.Store(opt.Policy)
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.sweep)
+	p.wg.Go(p.renew)
+	p.wg.Go(p.watchTenants)
 	return p
 }
 
@@ -71,12 +85,12 @@ func (p *Pool) Warm(ctx context.Context) error {
 	for {
 		p.mu.Lock()
 		for _, s := range p.shards {
-			if s.profile == p.opt.Profile {
+			if s.kind == p.first() {
 				p.mu.Unlock()
 				return nil
 			}
 		}
-		sp := p.spawnLocked(p.opt.Profile)
+		sp := p.spawnLocked(p.first())
 		done := sp.done
 		if done == nil {
 			err := &NoShardError{Err: sp.err, Retry: time.Until(sp.next)}
@@ -199,6 +213,9 @@ func (p *Pool) find(v *tenants.Version) (*place, error) {
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, ErrDraining
+	}
+	if err := p.refused(v.Tenant); err != nil {
+		return nil, err
 	}
 	if pl := p.places[v]; pl != nil {
 		select {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"bulkhead/ipc/gatewayside"
-	"bulkhead/policy/seccomp"
 )
 
 func TestLoadsOnceAndFillsShards(t *testing.T) {
@@ -79,14 +78,14 @@ func TestChoiceAmongTheFitIsRandom(t *testing.T) {
 		pool := newPool(t, p, func(o *Options) { o.Shard.MaxTenants, o.Spares = 1000, 1 })
 		// Two shards in use: fill one, make room in neither, then open both by hand.
 		pool.mu.Lock()
-		pool.spawnLocked(seccomp.JIT)
+		pool.spawnLocked(pool.first())
 		pool.mu.Unlock()
 		synctest.Wait()
 		take(t, pool, version("first")).Release()
 		synctest.Wait()
 		pool.mu.Lock()
 		for _, s := range pool.shards {
-			s.used = true
+			s.used, s.cordon = true, "default"
 		}
 		pool.mu.Unlock()
 		count := map[uint32]int{}

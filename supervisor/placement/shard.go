@@ -27,25 +27,30 @@ type shard struct {
 	pool    *Pool
 	proc    Process
 	conn    Conn
-	profile seccomp.Profile
+	kind    kind
+	profile seccomp.Profile // of kind
 	born    time.Time
+	luck    float64 // its share of the jitter of its age
 	stderr  tail
 
 	failure atomic.Pointer[error] // first reason of ours to kill it
 	killed  sync.Once
 
 	// Guarded by Pool.mu:
-	hosted   map[uint32]*place // by handle; loading ones too
-	handles  uint32            // last handle given
-	slots    int               // taken, evictions under way included
-	used     bool              // hosts or has hosted a tenant
-	guest    string            // the tenant it was given last
-	mixed    bool              // more than one tenant has been in it
-	solo     bool              // kept for the one load it was given
-	closed   bool              // takes no more tenants
-	retiring bool              // ended by us: its end is no incident
-	dead     bool              // out of Pool.shards
-	cohort   uint64            // whose members alone it hosts; 0: those against whom nothing is held
+	hosted   map[uint32]*place   // by handle; loading ones too
+	handles  uint32              // last handle given
+	slots    int                 // taken, evictions under way included
+	used     bool                // hosts or has hosted a tenant
+	guest    string              // the tenant it was given last
+	mixed    bool                // more than one tenant has been in it
+	solo     bool                // kept for the one load it was given
+	closed   bool                // takes no more tenants
+	retiring bool                // ended by us: its end is no incident
+	dead     bool                // out of Pool.shards
+	cohort   uint64              // whose members alone it hosts; 0: those against whom nothing is held
+	looked   int64               // ns since the pool's start, of the last look at what it uses
+	told     map[uint32]counters // what it said then, by handle
+	cordon   string              // of its tenants; "" until the first
 
 	judged judgement     // why it ended
 	box    []ipc.Running // what its black box said then; written before judged.done is closed
@@ -74,17 +79,17 @@ func (s *shard) stop() {
 
 // spawnLocked starts an attempt unless one runs or it is too early. The result's done is nil if
 // none runs now; err is then the last failure.
-func (p *Pool) spawnLocked(profile seccomp.Profile) *spawning {
-	sp := p.spawns[profile]
+func (p *Pool) spawnLocked(k kind) *spawning {
+	sp := p.spawns[k]
 	if sp == nil {
 		sp = &spawning{}
-		p.spawns[profile] = sp
+		p.spawns[k] = sp
 	}
 	if sp.done != nil || p.closed || time.Now().Before(sp.next) {
 		return sp
 	}
 	sp.done = make(chan struct{})
-	p.wg.Go(func() { p.spawn(profile, sp) })
+	p.wg.Go(func() { p.spawn(k, sp) })
 	return sp
 }
 
@@ -98,38 +103,38 @@ func (p *Pool) runningLocked() (n int) {
 	return n
 }
 
-// keepSpareLocked sees to it that shards of the profile are warm and empty: one is for the next
-// tenant, and one, of the profile that most have, for the next suspect.
-func (p *Pool) keepSpareLocked(profile seccomp.Profile) {
+// keepSpareLocked sees to it that shards of the kind are warm and empty: one is for the next
+// tenant, and one, of the kind that most have, for the next suspect.
+func (p *Pool) keepSpareLocked(k kind) {
 	want, used := 1, 0
 	spares := 0
 	for _, s := range p.shards {
 		switch {
-		case s.profile != profile || s.dead:
+		case s.kind != k || s.dead:
 		case s.used:
 			used++
 		default:
 			spares++
 		}
 	}
-	if profile == p.opt.Profile {
-		want = max(p.opt.Spares, p.opt.Spread-used)
+	if k == p.first() {
+		want = max(p.opt.Spares, p.spread()-used)
 	}
 	want -= spares
 	if want > 0 && len(p.shards)+p.runningLocked() < p.opt.MaxShards {
-		p.spawnLocked(profile)
+		p.spawnLocked(k)
 	}
 }
 
 // spawn makes one shard and says so to those who wait.
-func (p *Pool) spawn(profile seccomp.Profile, sp *spawning) {
-	began := time.Now()
+func (p *Pool) spawn(k kind, sp *spawning) {
+	began, profile := time.Now(), k.profile
 	ctx, cancel := context.WithTimeout(p.ctx, spawnTimeout)
 	defer cancel()
-	s := &shard{pool: p, profile: profile, hosted: map[uint32]*place{}, judged: judgement{done: make(chan struct{})}}
+	s := &shard{pool: p, kind: k, profile: profile, luck: luck(), hosted: map[uint32]*place{}, judged: judgement{done: make(chan struct{})}}
 	// The connection may fail before Spawn has returned: the reason waits in s.failure.
 	var known atomic.Bool
-	proc, conn, err := p.opt.Spawn(ctx, profile, p.opt.Shard.Memory, func(err error) {
+	proc, conn, err := p.opt.Spawn(ctx, profile, k.shard.Memory, func(err error) {
 		s.failure.CompareAndSwap(nil, &err)
 		if known.Load() {
 			s.kill()
@@ -145,7 +150,7 @@ func (p *Pool) spawn(profile seccomp.Profile, sp *spawning) {
 	close(sp.done)
 	sp.done, sp.err = nil, err
 	if err != nil {
-		p.spawnFailedLocked(profile, sp, err)
+		p.spawnFailedLocked(k, sp, err)
 		return
 	}
 	sp.failures, sp.next = 0, time.Time{}
@@ -156,7 +161,7 @@ func (p *Pool) spawn(profile seccomp.Profile, sp *spawning) {
 		go s.stop()
 	} else {
 		p.shards[proc.ID] = s
-		p.keepSpareLocked(profile)
+		p.keepSpareLocked(k)
 	}
 	p.wg.Go(func() { p.watch(s) })
 	if proc.Stderr != nil {
@@ -165,7 +170,7 @@ func (p *Pool) spawn(profile seccomp.Profile, sp *spawning) {
 }
 
 // spawnFailedLocked sets the backoff and the background retry.
-func (p *Pool) spawnFailedLocked(profile seccomp.Profile, sp *spawning, err error) {
+func (p *Pool) spawnFailedLocked(k kind, sp *spawning, err error) {
 	if p.closed {
 		return
 	}
@@ -178,13 +183,13 @@ func (p *Pool) spawnFailedLocked(profile seccomp.Profile, sp *spawning, err erro
 	if sp.failures == 1 || sp.failures%10 == 0 {
 		p.opt.Observer.Incidents.Add(observe.Incident{Kind: observe.SpawnFailed, Outcome: gen.Outcome_internalError.String(), Detail: detail})
 	} else {
-		p.opt.log().Warn("spawn failed", "profile", profile.String(), "error", detail)
+		p.opt.log().Warn("spawn failed", "profile", k.profile.String(), "error", detail)
 	}
 	sp.timer = time.AfterFunc(wait, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !p.closed {
-			p.keepSpareLocked(profile)
+			p.keepSpareLocked(k)
 		}
 	})
 }
@@ -208,7 +213,7 @@ func (p *Pool) watch(s *shard) {
 	retiring := s.retiring
 	p.buryLocked(s)
 	if !retiring {
-		p.keepSpareLocked(s.profile)
+		p.keepSpareLocked(s.kind)
 	}
 	p.mu.Unlock()
 

@@ -15,6 +15,9 @@ type standing struct {
 	until  time.Time // released then
 	next   time.Time // no new shard for it before
 	gone   time.Time // forgotten then
+
+	measure uint8  // taken by suspicion or an operator: held until released
+	why, by string // of the measure
 }
 
 const (
@@ -51,7 +54,9 @@ func (p *Pool) accuseLocked(suspects []string, proven bool) {
 				st = &standing{}
 				p.standings[suspects[i]] = st
 			}
-			st.cohort = p.cohorts
+			if st.measure == measureNone {
+				st.cohort = p.cohorts
+			} // else it is alone already, and stays in its own
 			until := now.Add(probation)
 			if len(suspects) > maxGroups {
 				until = now.Add(quarantine)
@@ -159,6 +164,10 @@ func (p *Pool) Standing(tenant string) string {
 	switch {
 	case st == nil || st.cohort == 0:
 		return ""
+	case st.measure == measureStop:
+		return fmt.Sprintf("stopped by %s: %s", st.by, st.why)
+	case st.measure == measureIsolate:
+		return fmt.Sprintf("alone by %s: %s", st.by, st.why)
 	case st.deaths > 0:
 		return fmt.Sprintf("alone: ended %d processes, until %s", st.deaths, st.until.UTC().Format(time.RFC3339))
 	}

@@ -7,7 +7,10 @@ import (
 
 	"bulkhead/ipc"
 	"bulkhead/ipc/gatewayside"
+	"bulkhead/policy/suspicion"
 	"bulkhead/supervisor/launcher/orders"
+
+	"golang.org/x/sys/unix"
 )
 
 // Verdict is what a shard's death means for one request that was in it. Placement has then already
@@ -90,6 +93,13 @@ func (p *Pool) judge(s *shard, why error, exit orders.Exit) []string {
 	suspects = unique(suspects)
 	if !s.retiring {
 		p.accuseLocked(suspects, f.proven)
+		if f.proven && len(suspects) == 1 {
+			sig := suspicion.Aborts
+			if errors.As(why, new(*ipc.ViolationError)) || errors.Is(why, errHungUp) || exit.Signal == unix.SIGSYS {
+				sig = suspicion.Violations
+			}
+			p.Observed(suspects[0], sig, 1)
+		}
 		if s.cohort == 0 && !f.outside {
 			// Who was there, as the gateway knows it: the box may have been written by who did it.
 			var others []string

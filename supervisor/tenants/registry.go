@@ -326,11 +326,13 @@ func (r *Registry) Rebuild(id string) bool {
 	return true
 }
 
-// SetPolicy replaces the policy: tenants whose limits or profile it changes get a new version.
+// SetPolicy replaces the policy: tenants whose limits or profile it changes get a new version. Where
+// they run is placement's.
 func (r *Registry) SetPolicy(p *policy.Policy) {
 	old := r.pol.Swap(p)
 	for e := range r.all() {
-		if e.current.Load() != nil && old.For(e.id) != p.For(e.id) {
+		a, b := old.For(e.id), p.For(e.id)
+		if e.current.Load() != nil && (a.Limits != b.Limits || a.Profile != b.Profile) {
 			r.build(e)
 		}
 	}

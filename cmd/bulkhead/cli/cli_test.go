@@ -258,6 +258,15 @@ func TestQuestions(t *testing.T) {
 		"GET /v1/logs/a":    `{"seq":1,"time":"2026-01-02T03:04:05Z","level":"warn","text":"one\ntwo\u001b[31m"}` + "\n",
 		"POST /v1/evict/a":  `{"tenant":"a","evicted":1,"busy":0}`,
 		"POST /v1/evict/b":  `{"tenant":"b","evicted":0,"busy":2}`,
+
+		"POST /v1/isolate/a":     `{"tenant":"a","shards":[4],"left":3,"busy":1}`,
+		"POST /v1/release/a":     `{"tenant":"a"}`,
+		"POST /v1/stop/a":        `{"tenant":"a"}`,
+		"POST /v1/reshuffle":     `{"shards":4,"tenants":9}`,
+		"POST /v1/policy/reload": `{"changed":true,"before":"1","after":"2","text":"2 tenants will move to other processes"}`,
+		"GET /v1/top":            `[{"tenant":"a\u001b[31m","shard":4,"running":2,"cpuMs":12,"bracketedMs":7,"heapBytes":1048576,"points":51,"verdict":"watch","standing":""}]`,
+		"GET /v1/explain/a": `{"tenant":"a","values":[{"key":"limits.cpu","value":"50ms","from":"preset standard"}],"profile":"jit","shard":4,"pid":77,"beside":["b"],` +
+			`"standing":"alone by suspicion: x","suspicion":{"points":60,"parts":[{"signal":"aborts","amount":1,"unit":"","points":60,"why":"a process ended"}]}}`,
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			asked <- r.Method + " " + r.URL.String()
@@ -287,6 +296,16 @@ func TestQuestions(t *testing.T) {
 		{[]string{"evict", "b"}, 1, []string{"requests are in flight"}},
 		{[]string{"evict", "aa"}, 1, []string{`no tenant "aa"; did you mean "a"?`}},
 		{[]string{"policy", "show"}, 1, []string{"no tenant"}},
+		{[]string{"isolate", "a", "--reason", "seen on the news"}, 0, []string{"a is kept apart: 3 neighbours left at once, 1 when"}},
+		{[]string{"isolate", "a"}, 2, []string{"--reason"}},
+		{[]string{"isolate", "zz", "--reason", "x"}, 1, []string{`no tenant "zz"`}},
+		{[]string{"release", "a", "--reason", "x"}, 0, []string{"a is released"}},
+		{[]string{"stop", "a", "--reason", "x"}, 0, []string{"a is stopped"}},
+		{[]string{"reshuffle", "--shard", "4"}, 0, []string{"9 tenants leave 4 processes"}},
+		{[]string{"policy", "reload"}, 0, []string{"policy 2: 2 tenants will move"}},
+		{[]string{"policy", "explain", "a"}, 0, []string{"preset standard", "29 system calls", "shard 4, pid 77, with 1 other tenants (b)", "alone by suspicion", "60 aborts"}},
+		{[]string{"top", "--rounds", "1", "--every", "100ms"}, 0, []string{"VERDICT", "7 ms", "51      watch"}},
+		{[]string{"top", "--every", "1ms"}, 2, []string{"at least 100ms"}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
 			a := run(t, binary, append(c.args, "--data", data)...)

@@ -11,12 +11,12 @@ import (
 
 func policyCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "policy", Short: "Check and show policies", Args: cobra.NoArgs,
+		Use: "policy", Short: "Check, show, explain, compare and try policies", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usagef("say what to do: bulkhead policy check FILE, or bulkhead policy show")
+			return usagef("say what to do: bulkhead policy check|show|explain|diff|simulate|reload|schema")
 		},
 	}
-	c.AddCommand(policyCheckCommand(), policyShowCommand())
+	c.AddCommand(policyCheckCommand(), policyShowCommand(), policyExplainCommand(), policyDiffCommand(), policySimulateCommand(), policyReloadCommand(), policySchemaCommand())
 	return c
 }
 

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bulkhead/policy"
-	"bulkhead/policy/seccomp"
 )
 
 // serveFlags is what serve and dev let people choose.
@@ -348,7 +347,7 @@ func exampleURL(listen string, found []string, index bool) string {
 // launcherArgs is the launcher's whole command line.
 func (f *serveFlags) launcherArgs(pol *policy.Policy, b binaries, accept []string) ([]string, error) {
 	args := []string{"--gateway", b.gateway, "--worker", b.worker, "--bundler", b.self, "--data", f.data, "--admin", f.admin,
-		"--shard-memory", strconv.FormatUint(pol.Shard.Memory, 10)}
+		"--shard-memory", strconv.FormatUint(pol.ShardMemory(), 10)}
 	add := func(flag string, values ...string) {
 		for _, v := range values {
 			args = append(args, flag, v)
@@ -387,13 +386,8 @@ func (f *serveFlags) launcherArgs(pol *policy.Policy, b binaries, accept []strin
 
 // profiles are those the policy gives to anybody: the launcher refuses all others.
 func profiles(pol *policy.Policy) []string {
-	list := []seccomp.Profile{pol.Profile}
-	for _, t := range pol.TenantOverrides {
-		list = append(list, t.Profile)
-	}
-	slices.Sort(list)
 	var out []string
-	for _, p := range slices.Compact(list) {
+	for _, p := range pol.Profiles() {
 		out = append(out, p.String())
 	}
 	return out

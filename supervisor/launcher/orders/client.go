@@ -28,14 +28,26 @@ type Client struct {
 	err      error                  // guarded by mu; set once, before gone is closed
 	seq      uint64                 // guarded by mu
 	looks    map[uint64]chan Look   // guarded by mu; looks not yet answered
-	waiting  map[uint64]chan answer // guarded by mu; spawns not yet answered
+	waiting  map[uint64]chan answer // guarded by mu; spawns and configs not yet answered
 	children map[uint32]*Child      // guarded by mu; spawned and not yet exited
 	drained  bool                   // guarded by mu
 }
 
 type answer struct {
-	child *Child
+	child *Child   // of a spawn
+	file  *os.File // of a config
 	err   error
+}
+
+// drop lets go of what nobody waits for any more.
+func (a answer) drop() {
+	if a.child != nil {
+		a.child.Kill()
+		a.child.CloseFiles()
+	}
+	if a.file != nil {
+		a.file.Close()
+	}
 }
 
 // AdminConn is one connection to the admin socket. The launcher accepted it and checked with
@@ -213,12 +225,25 @@ func (c *Child) CloseFiles() {
 	}
 }
 
+// Config asks for the policy document of --config as it is now, opened anew: an editor replaces the
+// file instead of rewriting it. The caller closes it. A file that cannot be opened is a *SpawnError.
+func (c *Client) Config(ctx context.Context) (*os.File, error) {
+	a := c.order(ctx, Order{Kind: KindConfig})
+	return a.file, a.err
+}
+
 func (c *Client) spawn(ctx context.Context, o Order) (*Child, error) {
+	a := c.order(ctx, o)
+	return a.child, a.err
+}
+
+// order gives an order that is answered once.
+func (c *Client) order(ctx context.Context, o Order) answer {
 	wait := make(chan answer, 1)
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
-		return nil, c.err
+		return answer{err: c.err}
 	}
 	c.seq++
 	o.Seq = c.seq
@@ -227,26 +252,23 @@ func (c *Client) spawn(ctx context.Context, o Order) (*Child, error) {
 
 	if err := c.send(o); err != nil {
 		c.forget(o.Seq)
-		return nil, err
+		return answer{err: err}
 	}
 	select {
 	case a := <-wait:
-		return a.child, a.err
+		return a
 	case <-c.gone:
-		return nil, c.err
+		return answer{err: c.err}
 	case <-ctx.Done():
 		// The order cannot be taken back: whoever arrives later is not wanted.
 		go func() {
 			select {
 			case a := <-wait:
-				if a.child != nil {
-					a.child.Kill()
-					a.child.CloseFiles()
-				}
+				a.drop()
 			case <-c.gone:
 			}
 		}()
-		return nil, fmt.Errorf("order %v: %w", o.Kind, context.Cause(ctx))
+		return answer{err: fmt.Errorf("order %v: %w", o.Kind, context.Cause(ctx))}
 	}
 }
 
@@ -329,6 +351,11 @@ func (c *Client) handle(r Report, fds []*os.File) error {
 			delete(c.looks, r.Seq)
 		}
 		c.mu.Unlock()
+	case ReportConfig:
+		if len(fds) != 1 {
+			return fmt.Errorf("%w: config with %d fds", ErrMalformed, len(fds))
+		}
+		c.answer(r.Seq, answer{file: fds[0]})
 	case ReportAdminConn:
 		if len(fds) != 1 {
 			return fmt.Errorf("%w: admin connection with %d fds", ErrMalformed, len(fds))
@@ -375,9 +402,8 @@ func (c *Client) answer(seq uint64, a answer) {
 	c.mu.Unlock()
 	if wait != nil {
 		wait <- a
-	} else if a.child != nil {
-		a.child.Kill()
-		a.child.CloseFiles()
+	} else {
+		a.drop()
 	}
 }
 

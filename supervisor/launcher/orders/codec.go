@@ -50,6 +50,7 @@ const (
 	KindSpawnBundler Kind = 4 // Root, Tenant
 	KindKill         Kind = 5 // Child
 	KindLook         Kind = 6 // Child, Seq: what is it doing?
+	KindConfig       Kind = 7 // Seq: the policy document as it is now
 )
 
 // String names the order for logs.
@@ -67,6 +68,8 @@ func (k Kind) String() string {
 		return "kill"
 	case KindLook:
 		return "look"
+	case KindConfig:
+		return "config"
 	}
 	return fmt.Sprintf("order(%d)", uint8(k))
 }
@@ -75,7 +78,7 @@ func (k Kind) String() string {
 type Order struct {
 	Kind    Kind
 	Profile seccomp.Profile // spawn-shard
-	Seq     uint64          // echoed in the answer; chosen by the gateway, never zero for a spawn or a look
+	Seq     uint64          // echoed in the answer; chosen by the gateway, zero only for a ready, a heartbeat and a kill
 	Memory  uint64          // spawn-shard: bytes
 	Root    uint32          // spawn-bundler: index of a --tenants directory
 	Child   uint32          // kill, look: Report.Child of the spawn
@@ -144,6 +147,7 @@ const (
 	ReportDrain     ReportKind = 5 // stop accepting, finish, exit
 	ReportUsage     ReportKind = 6 // Child; Seq is its resident memory in bytes. After a heartbeat, some at a time
 	ReportLook      ReportKind = 7 // Child, Seq of the order; CPUMillis, DelayMillis, Runnable
+	ReportConfig    ReportKind = 8 // Seq of the order; one fd, read-only
 )
 
 // Flags of a report.

@@ -23,6 +23,7 @@ func TestOrdersSurviveTheWire(t *testing.T) {
 		{Kind: KindSpawnBundler, Seq: 2, Root: 7, Tenant: strings.Repeat("a", TenantMax)},
 		{Kind: KindKill, Child: 1<<32 - 1},
 		{Kind: KindLook, Child: 5, Seq: 3},
+		{Kind: KindConfig, Seq: 4},
 	} {
 		b, err := o.Encode()
 		if err != nil {
@@ -44,6 +45,7 @@ func TestReportsSurviveTheWire(t *testing.T) {
 		{Kind: ReportRefused, Seq: 9, Step: "root", Errno: syscall.EPERM, Detail: "no"},
 		{Kind: ReportExited, Child: 3, Code: -1, Signal: syscall.SIGSYS, Syscall: 41, Stopped: true, Step: "reason", Detail: "detail"},
 		{Kind: ReportAdminConn, UID: 1000, FDs: 1},
+		{Kind: ReportConfig, Seq: 4, FDs: 1},
 		{Kind: ReportLook, Seq: 3, Child: 5, CPUMillis: 1<<32 - 1, DelayMillis: 1 << 31, Runnable: 7},
 	} {
 		b := r.Encode()

@@ -183,6 +183,15 @@ func (h *host) do(args []string) string {
 		return fmt.Sprintf("%q %v", b, err)
 	case "write":
 		return fmt.Sprint(os.WriteFile(args[1], []byte("x"), 0o600))
+	case "config":
+		f, err := h.client.Config(ctx)
+		if err != nil {
+			return err.Error()
+		}
+		defer f.Close()
+		b, err := io.ReadAll(f)
+		_, werr := f.WriteString("x")
+		return fmt.Sprintf("%q %v, written to: %v", b, err, werr == nil)
 	case "native":
 		return native(args[1:])
 	case "raw":

@@ -1,0 +1,117 @@
+package placement
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// Whoever has spent days learning where things lie in a process, and who is in it, is to start again:
+// every process has a maximum age, with jitter so that not all end at once, and its tenants are spread
+// at random over others. Requests end where they are; the next ones go elsewhere.
+
+// reshuffleTick is how often ages are looked at.
+const reshuffleTick = 5 * time.Second
+
+// renew retires shards of age until the pool closes.
+func (p *Pool) renew() {
+	tick := time.NewTicker(reshuffleTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-p.ctx.Done():
+			return
+		}
+		p.mu.Lock()
+		var oldest *shard
+		for _, s := range p.shards {
+			age := p.maxAge(s)
+			if age <= 0 || s.closed || s.dead || !s.used {
+				continue
+			}
+			if time.Since(s.born) >= age && (oldest == nil || s.born.Before(oldest.born)) {
+				oldest = s
+			}
+		}
+		if oldest != nil {
+			// One at a time: its tenants' new starts should not come together with another's.
+			p.retireLocked(oldest, "its age")
+		}
+		p.mu.Unlock()
+	}
+}
+
+// maxAge is how old a shard may become: its class's, less its own share of the jitter; 0: any age.
+func (p *Pool) maxAge(s *shard) time.Duration {
+	pol := p.pol.Load()
+	if pol == nil {
+		return 0
+	}
+	age := pol.Reshuffle.MaxAge
+	if c, ok := pol.Classes[s.kind.class]; ok {
+		age = c.MaxAge
+	}
+	return age - time.Duration(s.luck*float64(age)*float64(pol.Reshuffle.Jitter)/100)
+}
+
+// luck is a shard's share of the jitter, from 0 to 1.
+func luck() float64 { return rand.Float64() }
+
+// retireLocked has a shard take no more tenants and everybody in it leave. It ends with the last.
+func (p *Pool) retireLocked(s *shard, why string) (leaving int) {
+	s.closed = true
+	for _, pl := range s.hosted {
+		if pl.loaded() && !pl.gone.Load() {
+			p.leaveLocked(pl)
+			leaving++
+		}
+	}
+	p.opt.Observer.Metrics.Event("reshuffled")
+	p.opt.log().Info("reshuffle", "shard", s.proc.ID, "tenants", leaving, "ageSeconds", int(time.Since(s.born).Seconds()), "why", why)
+	p.keepSpareLocked(p.first())
+	return leaving
+}
+
+// reshufflePause is between two shards of a reshuffle of all, so that their tenants' new starts do not
+// all come at once.
+const reshufflePause = 50 * time.Millisecond
+
+// Reshuffle retires the shards with these ids, or all that host tenants if there are none given, one
+// after the other in random order, and returns how many and how many tenants leave them.
+func (p *Pool) Reshuffle(ids ...uint32) (shards, tenants int, err error) {
+	p.mu.Lock()
+	if len(ids) == 0 {
+		for id, s := range p.shards {
+			if s.used && !s.closed {
+				ids = append(ids, id)
+			}
+		}
+	}
+	for _, id := range ids {
+		if s := p.shards[id]; s == nil {
+			p.mu.Unlock()
+			return 0, 0, fmt.Errorf("no shard %d", id)
+		}
+	}
+	p.mu.Unlock()
+	slices.Sort(ids)
+	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	for n, id := range ids {
+		if n > 0 {
+			select {
+			case <-time.After(reshufflePause):
+			case <-p.ctx.Done():
+				return shards, tenants, ErrDraining
+			}
+		}
+		p.mu.Lock()
+		if s := p.shards[id]; s != nil && s.used && !s.closed {
+			tenants += p.retireLocked(s, "an operator asked for it")
+			shards++
+		}
+		p.mu.Unlock()
+	}
+	return shards, tenants, nil
+}
