@@ -70,6 +70,22 @@ struct Open {
   # Wall clock in ms since 1970 at which the gateway had the head: JS time starts here.
   attempt @8 :UInt8;
   # 1 for the first try, 2 for a replay after a shard's death.
+  event @9 :Event;
+  # What the tenant's code is asked to handle.
+  entrypoint @10 :Text;
+  # Name of the export that handles it; empty: the default one.
+  name @11 :Text;
+  # Of a call: the method's name. Of a scheduled event: the cron expression.
+}
+
+enum Event {
+  fetch @0;
+  call @1;
+  # An RPC method of an entrypoint. The body is its arguments, the response's body its result.
+  scheduled @2;
+  # A cron expression has come due; receivedMs is the time it was due at.
+  tail @3;
+  # The body is a JSON array of what other tenants' invocations logged and how they ended.
 }
 
 enum BodyMode {
@@ -146,4 +162,11 @@ struct Fetch {
     manual @2;
     # A redirect is the answer.
   }
+
+  binding @7 :UInt16;
+  # 0: it goes out. Else the number of one of the tenant's service bindings, as EnvVar.service gave it:
+  # the tenant bound to handles it.
+  call @8 :Text;
+  # Only with a binding: the RPC method asked for, an identifier of at most 128 bytes; `body` is its
+  # arguments. Empty: a fetch event.
 }

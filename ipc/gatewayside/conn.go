@@ -387,7 +387,7 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 	if err := c.w.room(ctx, c.closed); err != nil {
 		return nil, fmt.Errorf("open stream: the shard does not read: %w", err)
 	}
-	s := &Stream{c: c, name: r.RequestID, headReady: make(chan struct{}), recvWindow: c.opt.Wire.Window, sendWindow: c.opt.Wire.Window - len(r.Body)}
+	s := &Stream{c: c, name: r.RequestID, chain: r.Chain, headReady: make(chan struct{}), recvWindow: c.opt.Wire.Window, sendWindow: c.opt.Wire.Window - len(r.Body)}
 	if r.BodyMode != gen.BodyMode_streamed {
 		s.request, s.sendWindow = bodyClosed, 0
 	}
@@ -415,7 +415,7 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 	c.pulse.asked()
 	c.w.begin().Open(s.id, &ipc.Open{
 		Tenant: r.Tenant, Method: r.Method, URL: r.URL, Headers: r.Headers, Body: r.Body, BodyMode: r.BodyMode,
-		RequestID: r.RequestID, ReceivedMs: r.ReceivedMs, Attempt: r.Attempt,
+		RequestID: r.RequestID, ReceivedMs: r.ReceivedMs, Attempt: r.Attempt, Event: r.Event, Entrypoint: r.Entrypoint, Name: r.Name,
 	})
 	c.w.end()
 	return s, nil

@@ -29,8 +29,15 @@ type Subrequest struct {
 	Headers  []byte // flat, checked
 	BodyMode gen.BodyMode
 	Redirect gen.Fetch_Redirect
+	// Binding is the number of the tenant's service binding that handles it, checked against how many
+	// it has; 0: it goes out.
+	Binding int
+	// Call is the RPC method that is asked of the binding; "": a fetch event.
+	Call string
 	// Request is the id of the client's request that led to it.
 	Request string
+	// Chain is OpenRequest.Chain of the invocation that asks.
+	Chain []string
 
 	c      *Conn
 	parent *Stream
@@ -93,12 +100,14 @@ func (c *Conn) subrequest(f gen.Frame) error {
 	case s == nil:
 		// Only the shard's own done frame takes a stream out of the table: no race excuses this.
 		return ipc.Violation(ipc.KindStream, id, "a subrequest of stream %d, which is not open", q.Parent)
+	case int(q.Binding) > s.t.bindings:
+		return ipc.Violation(ipc.KindState, id, "a subrequest of binding %d, of which the tenant has %d", q.Binding, s.t.bindings)
 	case open >= w.Fetches:
 		return ipc.Violation(ipc.KindState, id, "more than %d subrequests open", w.Fetches)
 	}
 	r := &Subrequest{
 		Method: strings.Clone(q.Method), URL: strings.Clone(q.URL), Headers: append([]byte(nil), q.Headers...),
-		BodyMode: q.BodyMode, Redirect: q.Redirect, Request: s.name,
+		BodyMode: q.BodyMode, Redirect: q.Redirect, Request: s.name, Binding: int(q.Binding), Call: strings.Clone(q.Call), Chain: s.chain,
 		c: c, parent: s, id: id, buf: append([]byte(nil), q.Body...), recvWindow: w.Window - len(q.Body), sendWindow: w.Window,
 	}
 	if q.BodyMode != gen.BodyMode_streamed {

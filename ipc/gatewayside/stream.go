@@ -27,6 +27,11 @@ type OpenRequest struct {
 	RequestID  string
 	ReceivedMs float64 // wall clock at the request's head, ms since 1970
 	Attempt    uint8   // 1 for the first try
+	Event      gen.Event
+	Entrypoint string // export that handles the event; "": the default one
+	Name       string // see schema Open.name
+	// Chain names the tenants whose invocations led to this one, the client's first. It stays here.
+	Chain []string
 }
 
 // check refuses what the worker's decoder would refuse: sending it would cost the connection.
@@ -44,6 +49,8 @@ func (r *OpenRequest) check(w *limits.Wire) error {
 		return fmt.Errorf("open stream: method of %d bytes, 1 to 32 allowed", len(r.Method))
 	case len(r.RequestID) > 128:
 		return fmt.Errorf("open stream: request id of %d bytes, limit 128", len(r.RequestID))
+	case len(r.Entrypoint) > ipc.MaxNameBytes || len(r.Name) > ipc.MaxNameBytes:
+		return fmt.Errorf("open stream: entrypoint or name of more than %d bytes", ipc.MaxNameBytes)
 	}
 	if err := ipc.CheckHeaders(r.Headers, w); err != nil {
 		return fmt.Errorf("open stream: request headers: %s", err.(*ipc.ViolationError).Detail)
@@ -107,6 +114,7 @@ type Stream struct {
 	id     uint64
 	tenant uint32
 	name   string        // the client's request id
+	chain  []string      // OpenRequest.Chain
 	wall   time.Duration // allowed from its opening to the response's end
 	grace  time.Duration // allowed from the response's end to done
 

@@ -407,12 +407,12 @@ type Open capnp.Struct
 const Open_TypeID = 0xa70edc2c477478ad
 
 func NewOpen(s *capnp.Segment) (Open, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 7})
 	return Open(st), err
 }
 
 func NewRootOpen(s *capnp.Segment) (Open, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 7})
 	return Open(st), err
 }
 
@@ -560,12 +560,56 @@ func (s Open) SetAttempt(v uint8) {
 	capnp.Struct(s).SetUint8(6, v)
 }
 
+func (s Open) Event() Event {
+	return Event(capnp.Struct(s).Uint16(16))
+}
+
+func (s Open) SetEvent(v Event) {
+	capnp.Struct(s).SetUint16(16, uint16(v))
+}
+
+func (s Open) Entrypoint() (string, error) {
+	p, err := capnp.Struct(s).Ptr(5)
+	return p.Text(), err
+}
+
+func (s Open) HasEntrypoint() bool {
+	return capnp.Struct(s).HasPtr(5)
+}
+
+func (s Open) EntrypointBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(5)
+	return p.TextBytes(), err
+}
+
+func (s Open) SetEntrypoint(v string) error {
+	return capnp.Struct(s).SetText(5, v)
+}
+
+func (s Open) Name() (string, error) {
+	p, err := capnp.Struct(s).Ptr(6)
+	return p.Text(), err
+}
+
+func (s Open) HasName() bool {
+	return capnp.Struct(s).HasPtr(6)
+}
+
+func (s Open) NameBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(6)
+	return p.TextBytes(), err
+}
+
+func (s Open) SetName(v string) error {
+	return capnp.Struct(s).SetText(6, v)
+}
+
 // Open_List is a list of Open.
 type Open_List = capnp.StructList[Open]
 
 // NewOpen creates a new list of Open.
 func NewOpen_List(s *capnp.Segment, sz int32) (Open_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 24, PointerCount: 7}, sz)
 	return capnp.StructList[Open](l), err
 }
 
@@ -575,6 +619,60 @@ type Open_Future struct{ *capnp.Future }
 func (f Open_Future) Struct() (Open, error) {
 	p, err := f.Future.Ptr()
 	return Open(p.Struct()), err
+}
+
+type Event uint16
+
+// Event_TypeID is the unique identifier for the type Event.
+const Event_TypeID = 0x878feb8c3c5398f5
+
+// Values of Event.
+const (
+	Event_fetch     Event = 0
+	Event_call      Event = 1
+	Event_scheduled Event = 2
+	Event_tail      Event = 3
+)
+
+// String returns the enum's constant name.
+func (c Event) String() string {
+	switch c {
+	case Event_fetch:
+		return "fetch"
+	case Event_call:
+		return "call"
+	case Event_scheduled:
+		return "scheduled"
+	case Event_tail:
+		return "tail"
+
+	default:
+		return ""
+	}
+}
+
+// EventFromString returns the enum value with a name,
+// or the zero value if there's no such value.
+func EventFromString(c string) Event {
+	switch c {
+	case "fetch":
+		return Event_fetch
+	case "call":
+		return Event_call
+	case "scheduled":
+		return Event_scheduled
+	case "tail":
+		return Event_tail
+
+	default:
+		return 0
+	}
+}
+
+type Event_List = capnp.EnumList[Event]
+
+func NewEvent_List(s *capnp.Segment, sz int32) (Event_List, error) {
+	return capnp.NewEnumList[Event](s, sz)
 }
 
 type BodyMode uint16
@@ -1014,12 +1112,12 @@ type Fetch capnp.Struct
 const Fetch_TypeID = 0x8e7659f415ffdc75
 
 func NewFetch(s *capnp.Segment) (Fetch, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 4})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
 	return Fetch(st), err
 }
 
 func NewRootFetch(s *capnp.Segment) (Fetch, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 4})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
 	return Fetch(st), err
 }
 
@@ -1141,12 +1239,38 @@ func (s Fetch) SetRedirect(v Fetch_Redirect) {
 	capnp.Struct(s).SetUint16(10, uint16(v))
 }
 
+func (s Fetch) Binding() uint16 {
+	return capnp.Struct(s).Uint16(12)
+}
+
+func (s Fetch) SetBinding(v uint16) {
+	capnp.Struct(s).SetUint16(12, v)
+}
+
+func (s Fetch) Call() (string, error) {
+	p, err := capnp.Struct(s).Ptr(4)
+	return p.Text(), err
+}
+
+func (s Fetch) HasCall() bool {
+	return capnp.Struct(s).HasPtr(4)
+}
+
+func (s Fetch) CallBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(4)
+	return p.TextBytes(), err
+}
+
+func (s Fetch) SetCall(v string) error {
+	return capnp.Struct(s).SetText(4, v)
+}
+
 // Fetch_List is a list of Fetch.
 type Fetch_List = capnp.StructList[Fetch]
 
 // NewFetch creates a new list of Fetch.
 func NewFetch_List(s *capnp.Segment, sz int32) (Fetch_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 4}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5}, sz)
 	return capnp.StructList[Fetch](l), err
 }
 
