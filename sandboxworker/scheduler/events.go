@@ -118,7 +118,7 @@ func (x *executor) open(t *tenant, e *event) {
 	}
 	x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn {
 		return i.Request(t.clock, engine.Request{
-			Inv: inv.id, Method: o.Method, URL: o.URL, Headers: o.Headers, Body: o.Body, BodyMode: o.BodyMode,
+			Inv: inv.id, Method: eventMethod(&o), URL: o.URL, Headers: o.Headers, Body: o.Body, BodyMode: o.BodyMode,
 			RequestID: o.RequestID, Attempt: o.Attempt,
 		})
 	})

@@ -64,6 +64,10 @@ func (x *executor) startFetch(t *tenant, inv *invocation, r *engine.Record) (ref
 	f := ipc.Fetch{
 		Parent: inv.stream, Method: q.Method, URL: q.URL, Headers: q.Headers,
 		BodyMode: gen.BodyMode(q.BodyMode), Redirect: gen.Fetch_Redirect(q.Redirect), Body: r.Data,
+		Binding: q.Binding, Call: q.Call,
+	}
+	if int(f.Binding) > t.bindings {
+		return "no such service binding"
 	}
 	if err := f.Check(w); err != nil {
 		return err.(*ipc.ViolationError).Detail

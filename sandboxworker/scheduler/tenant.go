@@ -47,6 +47,8 @@ type tenant struct {
 	limits tenantLimits
 	logs   *tenantLog
 
+	bindings int // service bindings of its env
+
 	// Guarded by the scheduler's mu.
 	queue    []event       // mailbox, oldest first
 	requests int           // requests in the mailbox that have not begun

@@ -15,7 +15,8 @@ const freshId = () => {
 };
 
 class Subrequest {
-  constructor(inv, request, d) {
+  constructor(inv, request, d, target) {
+    this.target = target; // {binding, call} of a service binding; undefined: it goes out
     this.inv = inv;
     this.request = request; // RequestState
     this.d = d; // of the promise fetch() gave
@@ -28,7 +29,7 @@ class Subrequest {
     fetchesPending++;
   }
   start() {
-    const { inv, request } = this;
+    const { inv, request, target } = this;
     const headers = requestHeaders(request).copy();
     headers.delete("content-length"); // it follows from the body
     const b = request.body;
@@ -61,7 +62,8 @@ class Subrequest {
     while (redirectModes[redirect] !== request.options.redirect) redirect++;
     this.id = freshId();
     host.op(OP_FETCH, this.id, inv.id,
-      `${request.method}\n${hash < 0 ? url : StringSlice(url, 0, hash)}\n${redirect}\n${mode}\n${headers.flat()}`, data);
+      `${request.method}\n${hash < 0 ? url : StringSlice(url, 0, hash)}\n${redirect}\n${mode}\n${
+        target === undefined ? "0\n" : `${target.binding}\n${target.call}`}\n${headers.flat()}`, data);
     this.state = ASKED;
     fetches.set(this.id, this);
     inv.fetching++;
@@ -208,7 +210,7 @@ const startQueued = (inv) => {
   }
 };
 
-const subrequest = (state) => {
+const subrequest = (state, target = undefined) => {
   const inv = currentInvocation();
   if (inv === undefined) return PromiseReject(new TypeError("fetch failed: start-up code belongs to no request and makes none. Call fetch() in a handler."));
   if (inv.ended) return PromiseReject(new TypeError("fetch failed: the invocation this code belongs to has ended."));
@@ -219,7 +221,7 @@ const subrequest = (state) => {
   const refusal = pendingRefusal();
   if (refusal !== undefined) return PromiseReject(refusal);
   const d = deferred();
-  const s = new Subrequest(inv, state, d);
+  const s = new Subrequest(inv, state, d, target);
   // Before it starts: its body may fail at once, and then it is over.
   (inv.fetches ??= new SafeSet()).add(s);
   if (inv.fetching >= MAX_OPEN) {
