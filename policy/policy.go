@@ -47,6 +47,9 @@ type Policy struct {
 	Egress       egress.Rules            // of every tenant without rules of its own
 	TenantEgress map[string]egress.Rules // whole effective rules, already merged with Egress
 
+	Calls     []CallRule // who may bind to whom, beside what tenants' own folders say
+	CallDepth int        // invocations that one request may lead to in a row, its own included
+
 	// TenantOverrides are whole effective values, already merged with Tenant and Profile.
 	TenantOverrides map[string]TenantPolicy
 }
@@ -87,6 +90,7 @@ func Preset(name string) (*Policy, error) {
 		TenantOverrides: map[string]TenantPolicy{},
 		Egress:          egress.Default(),
 		TenantEgress:    map[string]egress.Rules{},
+		CallDepth:       8,
 	}
 	switch name {
 	case "standard":
@@ -98,6 +102,7 @@ func Preset(name string) (*Policy, error) {
 		p.Tenant.LogBytes = 4 << 20
 		p.Tenant.Subrequests = 10_000
 		p.IdleEvict = time.Hour
+		p.Calls = []CallRule{{From: []string{"*"}, To: []string{"*"}}}
 		// Whoever develops a worker on a laptop trusts its code; the seal is there, but what an
 		// unprivileged user cannot have does not stop the start.
 		p.Accept = []string{"cgroup", "idmap", "landlock", "landlock-scopes", "mdwe"}

@@ -195,6 +195,7 @@ func (r *Registry) make(ctx context.Context, e *entry) (*Version, *manifest.Mani
 	for _, x := range m.Env {
 		v.Env = append(v.Env, EnvVar(x))
 	}
+	v.Callers = m.Callers
 	v.Hash = versionHash(out, v)
 	for i := range out.Modules {
 		if sm := out.Modules[i].SourceMap; len(sm) > 0 && !v.maps.keep(out.Modules[i].Name, sm) {
@@ -246,6 +247,11 @@ func versionHash(out BundleOutput, v *Version) string {
 		put([]byte(x.Name))
 		put(fmt.Append(nil, x.JSON))
 		put([]byte(x.Value))
+		put([]byte(x.Service))
+		put([]byte(x.Entrypoint))
+	}
+	for _, c := range v.Callers {
+		put([]byte(c))
 	}
 	put(fmt.Appendf(nil, "%+v %s", v.Limits, v.Profile))
 	return short(h)

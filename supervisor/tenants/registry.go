@@ -259,6 +259,14 @@ func (r *Registry) Current(id string) (*Version, bool) {
 	return e.current.Load(), true
 }
 
+// Owner is the id of the tenant that Lookup would find, whatever state it is in.
+func (r *Registry) Owner(host, path string) (string, bool) {
+	if e := r.find(host, path); e != nil {
+		return e.id, true
+	}
+	return "", false
+}
+
 // Known says whether there is a tenant of this id.
 func (r *Registry) Known(id string) bool { return r.entry(id) != nil }
 
