@@ -212,7 +212,9 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	defer cancel()
 
 	pol.Shard.Memory = min(pol.Shard.Memory, boot.ShardMemory)
-	out := egress.New(egress.Options{Policy: func() *policy.Policy { return pol }, Observer: obs, Conns: upstreams})
+	var server *gateway.Server // set before the first request
+	out := egress.New(egress.Options{Policy: func() *policy.Policy { return pol }, Observer: obs, Conns: upstreams,
+		Reached: func(chain []string, host, path string) { server.Reached(chain, host, path) }})
 	defer out.Close()
 	var registry *tenants.Registry // set before the first load
 	pool := placement.New(placement.Options{
@@ -224,7 +226,13 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		Spread:    spread,
 		IdleEvict: pol.IdleEvict,
 		Observer:  obs,
-		Fetch:     out.Fetch,
+		Fetch: func(v *tenants.Version, r *gatewayside.Subrequest) {
+			if r.Binding > 0 {
+				server.Service(v, r)
+				return
+			}
+			out.Fetch(v.Tenant, r)
+		},
 		OnLog:     onLog(log, opt.dev),
 		OnStarted: func(v *tenants.Version) { registry.Started(v) },
 		OnRejected: func(v *tenants.Version, f gatewayside.LoadFailure) *tenants.Version {
@@ -271,7 +279,8 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		return err
 	}
 
-	server := gateway.New(gateway.Options{
+	server = gateway.New(gateway.Options{
+		Get: registry.Get, Owner: registry.Owner, Policy: func() *policy.Policy { return pol },
 		Lookup: registry.LookupContext, Tenants: registry.List, Known: registry.Known, Len: registry.Len, Pool: pool, Observer: obs, Index: opt.index, Scheme: opt.scheme,
 		MaxConns: conns, OnLog: onLog(log, opt.dev),
 	})

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"bulkhead/ipc/gatewayside"
@@ -38,12 +39,13 @@ type Request struct {
 	Headers  []byte // flat
 	BodyMode gen.BodyMode
 	Redirect gen.Fetch_Redirect
-	ID       string // of the client's request, for the log
+	ID       string   // of the client's request, for the log
+	Chain    []string // tenants whose invocations led to this one
 }
 
 // Fetch performs a subrequest of the tenant and returns when it is over.
 func (e *Egress) Fetch(tenant string, r *gatewayside.Subrequest) {
-	e.Serve(tenant, Request{Method: r.Method, URL: r.URL, Headers: r.Headers, BodyMode: r.BodyMode, Redirect: r.Redirect, ID: r.Request}, r)
+	e.Serve(tenant, Request{Method: r.Method, URL: r.URL, Headers: r.Headers, BodyMode: r.BodyMode, Redirect: r.Redirect, ID: r.Request, Chain: r.Chain}, r)
 }
 
 // Serve is Fetch for any Exchange.
@@ -177,6 +179,9 @@ func (f *fetch) send(ctx context.Context, method string, u *url.URL, header http
 		if err := f.x.Affect(gatewayside.EffectSubrequest); err != nil {
 			return nil, err
 		}
+	}
+	if reached := f.c.e.opt.Reached; reached != nil {
+		reached(append(slices.Clone(f.r.Chain), f.c.tenant), u.Host, u.EscapedPath())
 	}
 	h := header.Clone()
 	if f.c.judge.Internal(host, port) {

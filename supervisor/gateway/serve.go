@@ -34,6 +34,8 @@ type call struct {
 	pump  *pump
 	alone int  // deaths of shards in which nobody else was
 	over  bool // its response has gone out whole
+
+	service *gatewayside.Subrequest // what it answers, if it is a call by another tenant
 }
 
 // scratch is what a request needs of memory besides: flat headers, URL, a small body.
@@ -168,6 +170,9 @@ var errBodyLost = errors.New("the process ended while this request was in it, an
 // the request: what arrived whole can be replayed if the shard dies. It returns false if it has
 // answered.
 func (c *call) prepare(b *scratch) bool {
+	if c.service != nil {
+		return c.prepareService(b)
+	}
 	r := c.r
 	b.headers = appendRequestHeaders(b.headers[:0], r)
 	b.url = requestURL(b.url[:0], r, c.s.opt.Scheme)
@@ -325,7 +330,7 @@ func (c *call) finish(stream *gatewayside.Stream, instead gen.Outcome) {
 	}
 	// A copy: net/http takes the request back when the handler returns.
 	rest := *c
-	rest.w, rest.r, rest.g, rest.pump = nil, nil, nil, nil
+	rest.w, rest.r, rest.g, rest.pump, rest.service = nil, nil, nil, nil, nil
 	c.held = false
 	c.s.after.Go(func() {
 		<-stream.Done()

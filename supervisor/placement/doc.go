@@ -14,7 +14,7 @@
 // death tells more.
 //
 // Invariants: a shard hosts at most limits.Shard.MaxTenants tenants, all of one profile. A handle
-// is never used twice in a shard. Every shard that was spawned is watched by one goroutine until
+// is never used twice in a shard. Tenants of whom one can call the other never share one (apart.go). Every shard that was spawned is watched by one goroutine until
 // its process is gone. A lease holds its tenant in place: nothing is evicted under a request.
 package placement
 
@@ -77,7 +77,7 @@ type Options struct {
 	IdleEvict time.Duration   // a tenant without a request for this long is unloaded; 10 min
 	Observer  *observe.Observer
 	// Fetch performs a subrequest of a tenant and returns when it is over; nil: there is no way out.
-	Fetch func(tenant string, r *gatewayside.Subrequest)
+	Fetch func(v *tenants.Version, r *gatewayside.Subrequest)
 	// OnLog is given the log lines of tenants as they come, beside Observer.Logs; may be nil.
 	OnLog func(tenant string, line observe.Line)
 	// OnStarted is told that a shard started a version; may be nil.

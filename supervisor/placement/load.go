@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"bulkhead/ipc/gatewayside"
-	"bulkhead/policy/seccomp"
 	"bulkhead/schema/gen"
 	"bulkhead/supervisor/tenants"
 )
@@ -30,8 +29,8 @@ func (p *Pool) load(pl *place) {
 	defer p.mu.Unlock()
 	defer close(pl.ready)
 	if err == nil && !pl.shard.dead {
-		if cohort, _ := p.cohortLocked(pl.v.Tenant); cohort != pl.shard.cohort {
-			// It was accused, or released, while it was loading: not here.
+		if cohort, _ := p.cohortLocked(pl.v.Tenant); cohort != pl.shard.cohort || !p.strangersLocked(pl.v, pl.shard) {
+			// It was accused, or released, or called by a neighbour, while it was loading: not here.
 			err = fmt.Errorf("load %s: %w", pl.v.Tenant, errShardDied)
 			moved := &place{v: pl.v, shard: pl.shard, handle: pl.handle}
 			pl.shard.hosted[pl.handle] = moved
@@ -199,7 +198,7 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 		}
 		cohort, next := p.cohortLocked(pl.v.Tenant)
 		alone = alone && p.soloLocked() < maxSolo
-		s := p.fitLocked(profile, cohort, alone)
+		s := p.fitLocked(pl.v, cohort, alone)
 		if s != nil && !s.used && time.Now().Before(next) {
 			wait := time.Until(next)
 			p.mu.Unlock()
@@ -246,7 +245,7 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 		}
 		var victim *place
 		if done == nil {
-			if victim = p.idlestLocked(func(s *shard) bool { return s.profile == profile && s.cohort == cohort }); victim == nil {
+			if victim = p.idlestLocked(func(s *shard) bool { return s.profile == profile && s.cohort == cohort && p.strangersLocked(pl.v, s) }); victim == nil {
 				p.mu.Unlock()
 				if failed != nil {
 					return nil, failed
@@ -282,7 +281,8 @@ func (p *Pool) ceiling(cohort uint64) int {
 // fitLocked chooses at random among the shards of the cohort that have room, so that nobody can
 // choose his neighbours, and falls back on a spare; alone takes a spare or nothing. While few shards
 // are in use spares come first: the death of one then costs fewer tenants a new start.
-func (p *Pool) fitLocked(profile seccomp.Profile, cohort uint64, alone bool) *shard {
+func (p *Pool) fitLocked(v *tenants.Version, cohort uint64, alone bool) *shard {
+	profile := v.Profile
 	var fit []*shard
 	var spare *shard
 	inUse, spread := 0, 0
@@ -295,8 +295,10 @@ func (p *Pool) fitLocked(profile seccomp.Profile, cohort uint64, alone bool) *sh
 		case !s.used:
 			spare = s
 		case s.cohort == cohort:
-			fit = append(fit, s)
 			spread++
+			if p.strangersLocked(v, s) {
+				fit = append(fit, s)
+			}
 		}
 	}
 	thin := cohort == 0 && spread < p.opt.Spread && spare != nil && inUse < p.ceiling(cohort)
