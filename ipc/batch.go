@@ -34,6 +34,7 @@ type (
 		Event      gen.Event
 		Entrypoint string
 		Name       string
+		Upgrade    bool
 	}
 	// Head is a response's beginning.
 	Head struct {
@@ -135,6 +136,7 @@ func (b *Batch) Open(stream uint64, o *Open) {
 		p.SetReceivedMs(o.ReceivedMs)
 		p.SetAttempt(o.Attempt)
 		p.SetEvent(o.Event)
+		p.SetUpgrade(o.Upgrade)
 		return firstError(
 			setText(p.SetEntrypoint, o.Entrypoint), setText(p.SetName, o.Name),
 			p.SetMethod(o.Method), p.SetUrl(o.URL), setData(p.SetHeaders, o.Headers),

@@ -34,6 +34,7 @@ func DecodeOpen(f gen.Frame, w *limits.Wire) (Open, error) {
 		ReceivedMs: p.ReceivedMs(),
 		Attempt:    p.Attempt(),
 		Event:      p.Event(),
+		Upgrade:    p.Upgrade(),
 	}
 	var method, url, requestID, entrypoint, name []byte
 	d := fieldReader{stream: id}
@@ -81,7 +82,7 @@ func DecodeHead(f gen.Frame, w *limits.Wire) (Head, error) {
 	if h.BodyMode == gen.BodyMode_none && len(h.Body) != 0 {
 		return Head{}, Violation(KindState, id, "a body in a head frame without one")
 	}
-	if h.Status < 200 || h.Status > 599 {
+	if (h.Status < 200 || h.Status > 599) && (h.Status != StatusUpgrade || h.BodyMode != gen.BodyMode_none) {
 		return Head{}, Violation(KindHeaders, id, "status %d", h.Status)
 	}
 	if err := CheckHeaders(h.Headers, w); err != nil {

@@ -32,6 +32,8 @@ type OpenRequest struct {
 	Name       string // see schema Open.name
 	// Chain names the tenants whose invocations led to this one, the client's first. It stays here.
 	Chain []string
+	// Upgrade: the client asks for a WebSocket. The head may have status 101 then; see socket.go.
+	Upgrade bool
 }
 
 // check refuses what the worker's decoder would refuse: sending it would cost the connection.
@@ -147,6 +149,9 @@ type Stream struct {
 	done    chan struct{} // guarded by mu; made by Done
 	expired bool          // guarded by mu; ended by deadline, done awaited
 
+	upgrade bool   // OpenRequest.Upgrade
+	socket  socket // guarded by mu
+
 	subs  map[uint64]*Subrequest // guarded by mu; those that the shard has not let go of
 	asked int                    // guarded by mu; fetch frames
 	spent int                    // guarded by mu; fetch frames and redirects followed
@@ -188,6 +193,12 @@ func (s *Stream) receive(f gen.Frame) error {
 		return s.onAbort(reason, msg)
 	case gen.Frame_Which_window:
 		return s.onWindow(f.Window())
+	case gen.Frame_Which_message_:
+		m, err := ipc.DecodeMessage(f, w)
+		if err != nil {
+			return err
+		}
+		return s.onMessage(&m)
 	case gen.Frame_Which_done:
 		d, err := ipc.DecodeDone(f, w)
 		if err != nil {
@@ -210,6 +221,9 @@ func (s *Stream) onHead(h *ipc.Head) error {
 	defer s.mu.Unlock()
 	if s.head != nil {
 		return ipc.Violation(ipc.KindState, s.id, "second head")
+	}
+	if h.Status == ipc.StatusUpgrade {
+		return s.onUpgrade(head)
 	}
 	body := both[n:]
 	s.head = head
@@ -243,7 +257,7 @@ func (s *Stream) endResponse() {
 
 // streaming refuses body frames when no body is under way. Caller holds mu.
 func (s *Stream) streaming(what string) error {
-	if s.head == nil || s.response != bodyOpen {
+	if s.head == nil || s.response != bodyOpen || s.socket.open {
 		return ipc.Violation(ipc.KindState, s.id, "%s without a body under way", what)
 	}
 	return nil
@@ -322,6 +336,7 @@ func (s *Stream) onWindow(n uint32) error {
 		return ipc.Violation(ipc.KindWindow, s.id, "grant of %d bytes on top of %d", n, s.sendWindow)
 	}
 	s.sendWindow += int(n)
+	s.acknowledged()
 	notify(s.writable)
 	return nil
 }
@@ -352,6 +367,7 @@ func (s *Stream) onDone(d *ipc.Done) error {
 	s.mu.Unlock()
 	s.c.forget(s.id)
 	s.c.releaseAll(s)
+	s.closeSocket()
 	s.finish(Result{Outcome: d.Outcome, Message: d.Message, CPUMicros: d.CPUMicros})
 	return nil
 }

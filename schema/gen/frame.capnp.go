@@ -13,21 +13,22 @@ type Frame capnp.Struct
 type Frame_Which uint16
 
 const (
-	Frame_Which_open    Frame_Which = 0
-	Frame_Which_head    Frame_Which = 1
-	Frame_Which_chunk   Frame_Which = 2
-	Frame_Which_end     Frame_Which = 3
-	Frame_Which_abort   Frame_Which = 4
-	Frame_Which_window  Frame_Which = 5
-	Frame_Which_done    Frame_Which = 6
-	Frame_Which_ping    Frame_Which = 7
-	Frame_Which_pong    Frame_Which = 8
-	Frame_Which_overdue Frame_Which = 9
-	Frame_Which_fetch   Frame_Which = 10
+	Frame_Which_open     Frame_Which = 0
+	Frame_Which_head     Frame_Which = 1
+	Frame_Which_chunk    Frame_Which = 2
+	Frame_Which_end      Frame_Which = 3
+	Frame_Which_abort    Frame_Which = 4
+	Frame_Which_window   Frame_Which = 5
+	Frame_Which_done     Frame_Which = 6
+	Frame_Which_ping     Frame_Which = 7
+	Frame_Which_pong     Frame_Which = 8
+	Frame_Which_overdue  Frame_Which = 9
+	Frame_Which_fetch    Frame_Which = 10
+	Frame_Which_message_ Frame_Which = 11
 )
 
 func (w Frame_Which) String() string {
-	const s = "openheadchunkendabortwindowdonepingpongoverduefetch"
+	const s = "openheadchunkendabortwindowdonepingpongoverduefetchmessage_"
 	switch w {
 	case Frame_Which_open:
 		return s[0:4]
@@ -51,6 +52,8 @@ func (w Frame_Which) String() string {
 		return s[39:46]
 	case Frame_Which_fetch:
 		return s[46:51]
+	case Frame_Which_message_:
+		return s[51:59]
 
 	}
 	return "Frame_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -366,6 +369,38 @@ func (s Frame) NewFetch() (Fetch, error) {
 	return ss, err
 }
 
+func (s Frame) Message_() (Message, error) {
+	if capnp.Struct(s).Uint16(8) != 11 {
+		panic("Which() != message_")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return Message(p.Struct()), err
+}
+
+func (s Frame) HasMessage_() bool {
+	if capnp.Struct(s).Uint16(8) != 11 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Frame) SetMessage_(v Message) error {
+	capnp.Struct(s).SetUint16(8, 11)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewMessage_ sets the message_ field to a newly
+// allocated Message struct, preferring placement in s's segment.
+func (s Frame) NewMessage_() (Message, error) {
+	capnp.Struct(s).SetUint16(8, 11)
+	ss, err := NewMessage(capnp.Struct(s).Segment())
+	if err != nil {
+		return Message{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
 // Frame_List is a list of Frame.
 type Frame_List = capnp.StructList[Frame]
 
@@ -399,6 +434,9 @@ func (p Frame_Future) Overdue() Overdue_Future {
 }
 func (p Frame_Future) Fetch() Fetch_Future {
 	return Fetch_Future{Future: p.Future.Field(0, nil)}
+}
+func (p Frame_Future) Message_() Message_Future {
+	return Message_Future{Future: p.Future.Field(0, nil)}
 }
 
 type Open capnp.Struct
@@ -604,6 +642,14 @@ func (s Open) SetName(v string) error {
 	return capnp.Struct(s).SetText(6, v)
 }
 
+func (s Open) Upgrade() bool {
+	return capnp.Struct(s).Bit(56)
+}
+
+func (s Open) SetUpgrade(v bool) {
+	capnp.Struct(s).SetBit(56, v)
+}
+
 // Open_List is a list of Open.
 type Open_List = capnp.StructList[Open]
 
@@ -619,6 +665,99 @@ type Open_Future struct{ *capnp.Future }
 func (f Open_Future) Struct() (Open, error) {
 	p, err := f.Future.Ptr()
 	return Open(p.Struct()), err
+}
+
+type Message capnp.Struct
+
+// Message_TypeID is the unique identifier for the type Message.
+const Message_TypeID = 0xbca3185639b4f7a7
+
+func NewMessage(s *capnp.Segment) (Message, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return Message(st), err
+}
+
+func NewRootMessage(s *capnp.Segment) (Message, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return Message(st), err
+}
+
+func ReadRootMessage(msg *capnp.Message) (Message, error) {
+	root, err := msg.Root()
+	return Message(root.Struct()), err
+}
+
+func (s Message) String() string {
+	str, _ := text.Marshal(0xbca3185639b4f7a7, capnp.Struct(s))
+	return str
+}
+
+func (s Message) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (Message) DecodeFromPtr(p capnp.Ptr) Message {
+	return Message(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s Message) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s Message) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s Message) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s Message) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s Message) Opcode() uint8 {
+	return capnp.Struct(s).Uint8(0)
+}
+
+func (s Message) SetOpcode(v uint8) {
+	capnp.Struct(s).SetUint8(0, v)
+}
+
+func (s Message) Last() bool {
+	return capnp.Struct(s).Bit(8)
+}
+
+func (s Message) SetLast(v bool) {
+	capnp.Struct(s).SetBit(8, v)
+}
+
+func (s Message) Data() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s Message) HasData() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Message) SetData(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+// Message_List is a list of Message.
+type Message_List = capnp.StructList[Message]
+
+// NewMessage creates a new list of Message.
+func NewMessage_List(s *capnp.Segment, sz int32) (Message_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1}, sz)
+	return capnp.StructList[Message](l), err
+}
+
+// Message_Future is a wrapper for a Message promised by a client call.
+type Message_Future struct{ *capnp.Future }
+
+func (f Message_Future) Struct() (Message, error) {
+	p, err := f.Future.Ptr()
+	return Message(p.Struct()), err
 }
 
 type Event uint16
