@@ -35,6 +35,7 @@ var units = []unit{
 	{"consoleUnit", []string{"console/console.js"}},
 	{"cryptoUnit", []string{"crypto/crypto.js", "crypto/subtle.js"}},
 	{"fetchUnit", []string{"fetch/subrequest.js"}},
+	{"socketUnit", []string{"socket/websocket.js"}},
 	{"rpcUnit", []string{"rpc/codec.js", "rpc/service.js", "rpc/entrypoint.js"}},
 	{"", []string{
 		"fetch/headers.js", "fetch/body.js", "fetch/request.js", "fetch/response.js", "fetch/fetch.js",

@@ -176,11 +176,11 @@ const isFetch = (id) => id >= FETCH_BIT;
 const handlers = ObjectFreeze({
   __proto__: null,
   start, load, request, rejection, idle, describeError,
-  chunk: (id, u8) => (isFetch(id) ? deliverFetch(id, (s) => s.chunk(u8)) : deliver(id, (inv) => inv.wire?.chunk(u8))),
+  chunk: (id, u8) => (isFetch(id) ? deliverFetch(id, (s) => s.chunk(u8)) : deliver(id, (inv) => (inv.socket ?? inv.wire)?.chunk(u8))),
   end: (id) => (isFetch(id) ? deliverFetch(id, (s) => s.end()) : deliver(id, (inv) => inv.wire?.end())),
   abort: (id, reason, message) => (isFetch(id) ? deliverFetch(id, (s) => s.aborted(reason, message))
     : deliver(id, (inv) => inv.abort(reason, message))),
-  window: (id, n) => (isFetch(id) ? deliverFetch(id, (s) => s.pump?.grant(n)) : deliver(id, (inv) => inv.pump?.grant(n))),
+  window: (id, n) => (isFetch(id) ? deliverFetch(id, (s) => s.pump?.grant(n)) : deliver(id, (inv) => (inv.socket ?? inv.pump)?.grant(n))),
   timer: runTimer,
   op: (id, ok, meta, data) => (isFetch(id) ? deliverFetch(id, (s) => s.result(ok, meta)) : finishOp(id, ok, meta, data)),
 });
