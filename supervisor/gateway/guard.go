@@ -30,6 +30,9 @@ type guard struct {
 	// so that no leftover of a body is ever read as a request.
 	spent atomic.Bool
 
+	// raw: what comes is not HTTP any more.
+	raw atomic.Bool
+
 	hasty   atomic.Int64 // Unix ns after which a read that fails has lost an unread body; 0: none
 	since   atomic.Int64 // Unix ns since which no request is being handled; for the host's choice of whom to cut
 	closed  atomic.Bool
@@ -38,6 +41,9 @@ type guard struct {
 
 // Read implements net.Conn.
 func (g *guard) Read(p []byte) (int, error) {
+	if g.raw.Load() {
+		return g.Conn.Read(p)
+	}
 	if g.err != nil {
 		return 0, g.err
 	}

@@ -179,8 +179,13 @@ func (c *call) prepare(b *scratch) bool {
 	if !c.requestFits(b) {
 		return false
 	}
+	upgrade := wantsSocket(r)
+	if upgrade {
+		b.headers = appendSocketHeader(b.headers)
+	}
 	c.req = gatewayside.OpenRequest{
-		Method: r.Method, URL: string(b.url), Headers: b.headers, RequestID: c.id,
+		Upgrade: upgrade,
+		Method:  r.Method, URL: string(b.url), Headers: b.headers, RequestID: c.id,
 		ReceivedMs: float64(c.start.UnixMicro()) / 1e3, Attempt: 1,
 	}
 	switch n := r.ContentLength; {

@@ -90,6 +90,7 @@ type Server struct {
 
 	conns    atomic.Int64
 	guards   guardSet
+	sockets  socketSet
 	running  atomic.Int64 // invocations admitted and not over
 	draining atomic.Bool
 	asked    atomic.Bool    // a request came since Idle was last called
@@ -135,6 +136,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for s.running.Load() > 0 {
+		s.sockets.endAll()
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

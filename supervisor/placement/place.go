@@ -51,6 +51,9 @@ func (l Lease) Open(ctx context.Context, r *gatewayside.OpenRequest) (*gatewaysi
 // Alive says whether the shard still lives, as far as is known.
 func (l Lease) Alive() bool { return l.pl.shard.conn.Err() == nil }
 
+// Retired says whether the version, or its place, is on its way out, and waits for its requests in flight.
+func (l Lease) Retired() bool { return l.pl.retired.Load() }
+
 // Release gives the lease back, once.
 func (l Lease) Release() {
 	l.pl.lastUsed.Store(int64(time.Since(l.pool.start)))
