@@ -99,7 +99,7 @@ enum Event {
   call @1;
   # An RPC method of an entrypoint. The body is its arguments, the response's body its result.
   scheduled @2;
-  # A cron expression has come due; receivedMs is the time it was due at.
+  # A cron expression has come due. The last part of the URL's path is the time it was due at, in ms since 1970.
   tail @3;
   # The body is a JSON array of what other tenants' invocations logged and how they ended.
 }

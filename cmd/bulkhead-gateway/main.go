@@ -284,6 +284,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		Lookup: registry.LookupContext, Tenants: registry.List, Known: registry.Known, Len: registry.Len, Pool: pool, Observer: obs, Index: opt.index, Scheme: opt.scheme,
 		MaxConns: conns, OnLog: onLog(log, opt.dev),
 	})
+	go server.RunCrons(ctx, registry.Crons)
 	asked := make(chan struct{})
 	admin := gateway.NewAdmin(gateway.AdminOptions{
 		Server: server, Boot: boot, Policy: func() *policy.Policy { return pol },

@@ -97,6 +97,7 @@ const (
 	EffectSubrequest Effect = 1 << iota // a subrequest with a method that is not safe (RFC 9110 §9.2.1)
 	EffectCall                          // a call of another tenant that had an effect
 	EffectMessage                       // a WebSocket message
+	EffectEvent                         // it is an event of the host's making, such as a cron run
 )
 
 // direction is the state of one direction's body.

@@ -35,6 +35,7 @@ var units = []unit{
 	{"consoleUnit", []string{"console/console.js"}},
 	{"cryptoUnit", []string{"crypto/crypto.js", "crypto/subtle.js"}},
 	{"fetchUnit", []string{"fetch/subrequest.js"}},
+	{"eventHandlersUnit", []string{"invoke/scheduled.js"}},
 	{"socketUnit", []string{"socket/websocket.js"}},
 	{"rpcUnit", []string{"rpc/codec.js", "rpc/service.js", "rpc/entrypoint.js"}},
 	{"", []string{

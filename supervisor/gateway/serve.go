@@ -35,6 +35,9 @@ type call struct {
 	alone int  // deaths of shards in which nobody else was
 	over  bool // its response has gone out whole
 
+	event   bool          // it is an event of the host's, and no client waits
+	settled chan struct{} // closed by settle, if it is not nil
+
 	service *gatewayside.Subrequest // what it answers, if it is a call by another tenant
 }
 
@@ -124,6 +127,9 @@ func (c *call) settle(o gen.Outcome) {
 	c.stats.Running.Add(-1)
 	c.s.running.Add(-1)
 	c.s.obs.Metrics.Latency(time.Since(c.start))
+	if c.settled != nil {
+		close(c.settled)
+	}
 }
 
 // drop releases the lease, if any.
@@ -172,6 +178,9 @@ var errBodyLost = errors.New("the process ended while this request was in it, an
 func (c *call) prepare(b *scratch) bool {
 	if c.service != nil {
 		return c.prepareService(b)
+	}
+	if c.event {
+		return c.prepareEvent(b)
 	}
 	r := c.r
 	b.headers = appendRequestHeaders(b.headers[:0], r)
@@ -229,6 +238,9 @@ func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 				continue
 			}
 			return nil, nil, err
+		}
+		if c.event {
+			stream.MarkEffect(gatewayside.EffectEvent)
 		}
 		if c.req.BodyMode == gen.BodyMode_streamed {
 			if !c.feed(stream) {

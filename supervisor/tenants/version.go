@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"bulkhead/policy/cron"
 	"bulkhead/policy/doctree"
 	"bulkhead/policy/limits"
 	"bulkhead/policy/seccomp"
@@ -20,6 +21,7 @@ type Version struct {
 	Bundle  []byte // see Code; nil in versions of a Registry, which keeps only so many in memory
 	Env     []EnvVar
 	Routes  []string // patterns, for people; conflicts included
+	Crons   []cron.Expr
 	Callers []string // tenants that may bind to this one; "*" for all
 	Limits  limits.Tenant
 	Profile seccomp.Profile

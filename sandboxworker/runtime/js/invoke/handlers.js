@@ -100,6 +100,11 @@ const request = (id, method, url, flat, bodyMode, body, requestId, attempt) => {
   host.setContext(inv.frame);
   try {
     let result;
+    if (event === "scheduled") {
+      eventHandlersUnit.get().scheduled(inv, mainNamespace, env, newExecutionContext(inv), name, url);
+      host.setContext(undefined);
+      return;
+    }
     if (event === "call") {
       rpcUnit.get().call(mainNamespace, entrypoint, name, inv, env, newExecutionContext(inv));
       host.setContext(undefined);
