@@ -58,6 +58,7 @@ type (
 		Redirect gen.Fetch_Redirect
 		Binding  uint16 // 0: it goes out
 		Call     string // the RPC method asked for
+		Upgrade  bool   // a WebSocket is asked for
 	}
 	// Done is the end of an invocation.
 	Done struct {
@@ -170,6 +171,7 @@ func (b *Batch) Fetch(stream uint64, r *Fetch) {
 		p.SetBodyMode(r.BodyMode)
 		p.SetRedirect(r.Redirect)
 		p.SetBinding(r.Binding)
+		p.SetUpgrade(r.Upgrade)
 		return firstError(setText(p.SetCall, r.Call), p.SetMethod(r.Method), p.SetUrl(r.URL), setData(p.SetHeaders, r.Headers), setData(p.SetBody, r.Body))
 	})
 }

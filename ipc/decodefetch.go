@@ -21,7 +21,7 @@ func DecodeFetch(f gen.Frame, w *limits.Wire) (Fetch, error) {
 	if err != nil || !p.IsValid() {
 		return Fetch{}, Violation(KindEncoding, id, "fetch frame without its struct")
 	}
-	r := Fetch{Parent: p.Parent(), BodyMode: p.BodyMode(), Redirect: p.Redirect(), Binding: p.Binding()}
+	r := Fetch{Parent: p.Parent(), BodyMode: p.BodyMode(), Redirect: p.Redirect(), Binding: p.Binding(), Upgrade: p.Upgrade()}
 	var method, url, call []byte
 	d := fieldReader{stream: id}
 	d.data(&method, "method", maxMethodBytes, p.MethodBytes)
@@ -59,6 +59,8 @@ func (r *Fetch) Check(w *limits.Wire) error {
 		return Violation(KindHeaders, 0, "a method that is no token or is not to be fetched with")
 	case r.BodyMode != gen.BodyMode_none && (r.Method == "GET" || r.Method == "HEAD"):
 		return Violation(KindState, 0, "a body of a %s request", r.Method)
+	case r.Upgrade && (r.Method != "GET" || r.Binding != 0):
+		return Violation(KindState, 0, "a WebSocket by %s, or of a binding", r.Method)
 	case r.Call != "" && r.Binding == 0:
 		return Violation(KindState, 0, "a call of no binding")
 	case r.Call != "" && (r.Method != "POST" || r.BodyMode == gen.BodyMode_none):

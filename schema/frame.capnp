@@ -186,4 +186,7 @@ struct Fetch {
   call @8 :Text;
   # Only with a binding: the RPC method asked for, an identifier of at most 128 bytes; `body` is its
   # arguments. Empty: a fetch event.
+  upgrade @9 :Bool;
+  # A WebSocket is asked for, of an upstream: the answer's head may have status 101, and message frames follow,
+  # as in Frame.message. The gateway's last word is then a close or an abort with reason failed.
 }

@@ -21,6 +21,7 @@ type socket struct {
 	msgs    []ipc.Message // received, not taken
 	partial uint8         // opcode of the message that the shard is in the middle of; 0: none
 	size    int           // of it so far
+	parts   uint64        // received in all, but for a close
 }
 
 // never is a deadline that does not come.
@@ -76,16 +77,8 @@ func (s *Stream) onMessage(m *ipc.Message) error {
 	s.recvWindow -= cost
 	if m.Opcode == ipc.OpClose {
 		s.endResponse()
-	} else {
-		if k.partial != 0 && k.partial != m.Opcode {
-			return ipc.Violation(ipc.KindState, s.id, "a message of opcode %d within one of opcode %d", m.Opcode, k.partial)
-		}
-		if k.size += len(m.Data); k.size > w.Message {
-			return ipc.Violation(ipc.KindSize, s.id, "a message of more than %d bytes", w.Message)
-		}
-		if k.partial = m.Opcode; m.Last {
-			k.partial, k.size = 0, 0
-		}
+	} else if err := k.order(s.id, m, w.Message); err != nil {
+		return err
 	}
 	if s.unwanted {
 		return nil
@@ -95,17 +88,45 @@ func (s *Stream) onMessage(m *ipc.Message) error {
 	return nil
 }
 
+// order judges a part against those before it. Caller holds the stream's mu.
+func (k *socket) order(id uint64, m *ipc.Message, limit int) error {
+	if k.partial != 0 && k.partial != m.Opcode {
+		return ipc.Violation(ipc.KindState, id, "a message of opcode %d within one of opcode %d", m.Opcode, k.partial)
+	}
+	if k.size += len(m.Data); k.size > limit {
+		return ipc.Violation(ipc.KindSize, id, "a message of more than %d bytes", limit)
+	}
+	if k.partial = m.Opcode; m.Last {
+		k.partial, k.size = 0, 0
+	}
+	k.parts++
+	return nil
+}
+
+// take returns the oldest part. Caller holds the stream's mu.
+func (k *socket) take() ipc.Message {
+	m := k.msgs[0]
+	k.msgs[0] = ipc.Message{}
+	if k.msgs = k.msgs[1:]; len(k.msgs) == 0 {
+		k.msgs = nil
+	}
+	return m
+}
+
+// Answered says whether the shard has taken all messages to their end, and how many parts it has sent.
+func (s *Stream) Answered() (all bool, sent uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sendWindow == s.c.opt.Wire.Window || s.request != bodyOpen, s.socket.parts
+}
+
 // NextMessage waits for a part of a message of the worker's. Errors: io.EOF after its close, *AbortError if
 // the invocation ended without one, ctx's.
 func (s *Stream) NextMessage(ctx context.Context) (ipc.Message, error) {
 	s.mu.Lock()
 	for {
-		if k := &s.socket; len(k.msgs) > 0 {
-			m := k.msgs[0]
-			k.msgs[0] = ipc.Message{}
-			if k.msgs = k.msgs[1:]; len(k.msgs) == 0 {
-				k.msgs = nil
-			}
+		if len(s.socket.msgs) > 0 {
+			m := s.socket.take()
 			grant := s.consume(ipc.MessageCost(len(m.Data)))
 			s.mu.Unlock()
 			if grant > 0 {

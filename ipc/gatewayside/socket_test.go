@@ -231,3 +231,69 @@ func FuzzMessages(f *testing.F) {
 		within(t, "the stream", s.Done())
 	})
 }
+
+// A subrequest's WebSocket: messages both ways, judged like a client's, and nothing before it is switched.
+func TestFetchMessages(t *testing.T) {
+	w := limits.DefaultWire()
+	up := func() *ipc.Fetch {
+		r := ask()
+		r.Upgrade = true
+		return r
+	}
+	t.Run("both ways", func(t *testing.T) {
+		got := make(chan string, 2)
+		peer, c, _ := fetcher(t, limits.DefaultTenant(), func(r *gatewayside.Subrequest) {
+			if !r.Upgrade {
+				t.Error("no upgrade")
+			}
+			if err := r.Switch([]byte("a\nb\n"), r.URL); err != nil {
+				t.Error(err)
+			}
+			m, err := r.NextMessage(t.Context())
+			got <- string(m.Data)
+			if err != nil || r.SendMessage(t.Context(), text("to the worker")) != nil {
+				t.Error(err)
+			}
+			r.SendMessage(t.Context(), ipc.CloseMessage(1000, ""))
+			_, err = r.NextMessage(t.Context())
+			if !errors.Is(err, gatewayside.ErrReleased) {
+				t.Errorf("after the last word: %v", err)
+			}
+			got <- "over"
+		})
+		peer.Send(func(b *ipc.Batch) { b.Fetch(sub(1), up()) })
+		h, err := ipc.DecodeAnswer(peer.Want(gen.Frame_Which_head), &w)
+		if err != nil || h.Status != 101 || string(h.Headers) != "a\nb\n" {
+			t.Fatalf("head %+v, %v", h, err)
+		}
+		peer.Send(func(b *ipc.Batch) { b.Message(sub(1), text("to the upstream")) })
+		m, err := ipc.DecodeMessage(peer.Want(gen.Frame_Which_message_), &w)
+		if err != nil || string(m.Data) != "to the worker" || <-got != "to the upstream" {
+			t.Errorf("%+v, %v", m, err)
+		}
+		peer.Want(gen.Frame_Which_message_)
+		peer.Send(func(b *ipc.Batch) { b.Abort(sub(1), gen.Abort_Reason_clientGone, "") })
+		if <-got != "over" || c.Err() != nil {
+			t.Errorf("%v", c.Err())
+		}
+	})
+	for _, c := range []struct {
+		name string
+		kind ipc.Kind
+		send func(*ipc.Batch)
+	}{
+		{"a message before the head", ipc.KindState, func(b *ipc.Batch) { b.Fetch(sub(1), up()); b.Message(sub(1), text("x")) }},
+		{"a message of a plain fetch", ipc.KindState, func(b *ipc.Batch) { b.Fetch(sub(1), ask()); b.Message(sub(1), text("x")) }},
+		{"an upgrade by POST", ipc.KindState, func(b *ipc.Batch) { r := up(); r.Method = "POST"; b.Fetch(sub(1), r) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			peer, conn, _ := fetcher(t, limits.DefaultTenant(), func(r *gatewayside.Subrequest) { <-r.Context().Done() })
+			peer.Send(c.send)
+			within(t, "the end", conn.Closed())
+			var v *ipc.ViolationError
+			if !errors.As(conn.Err(), &v) || v.Kind != c.kind {
+				t.Errorf("ended by %v", conn.Err())
+			}
+		})
+	}
+}

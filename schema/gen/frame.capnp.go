@@ -1404,6 +1404,14 @@ func (s Fetch) SetCall(v string) error {
 	return capnp.Struct(s).SetText(4, v)
 }
 
+func (s Fetch) Upgrade() bool {
+	return capnp.Struct(s).Bit(112)
+}
+
+func (s Fetch) SetUpgrade(v bool) {
+	capnp.Struct(s).SetBit(112, v)
+}
+
 // Fetch_List is a list of Fetch.
 type Fetch_List = capnp.StructList[Fetch]
 
