@@ -49,13 +49,19 @@ var rooms = map[string]room{
 		denied:  networkParsers,
 	},
 	"supervisor/gateway/": {
-		inside:  []string{"supervisor/gateway/", "supervisor/placement", "supervisor/tenants", "supervisor/observe", "supervisor/egress", "supervisor/launcher/orders", "ipc/", "schema/gen", "policy/"},
+		inside:  []string{"supervisor/gateway/", "supervisor/placement", "supervisor/tenants", "supervisor/observe", "supervisor/egress", "supervisor/socket", "supervisor/launcher/orders", "ipc/", "schema/gen", "policy/"},
 		outside: []string{"golang.org/x/", "github.com/prometheus/", "github.com/coder/websocket"},
 	},
 	// The only code that dials for a tenant.
 	"supervisor/egress/": {
-		inside:  []string{"supervisor/egress/", "supervisor/observe", "ipc/", "schema/gen", "policy/"},
-		outside: []string{"github.com/andybalholm/brotli", "github.com/klauspost/compress/"},
+		inside:  []string{"supervisor/egress/", "supervisor/observe", "supervisor/socket", "ipc/", "schema/gen", "policy/"},
+		outside: []string{"github.com/andybalholm/brotli", "github.com/klauspost/compress/", "github.com/coder/websocket"},
+		denied:  []string{"os", "os/exec"},
+	},
+	// What both have in common, on either side of a WebSocket: it is given connections and dials none.
+	"supervisor/socket": {
+		inside:  []string{"ipc/", "schema/gen", "policy/limits"},
+		outside: []string{"github.com/coder/websocket"},
 		denied:  []string{"os", "os/exec"},
 	},
 	"supervisor/placement/": {

@@ -15,6 +15,7 @@ import (
 	rules "bulkhead/policy/egress"
 	"bulkhead/schema/gen"
 	"bulkhead/supervisor/observe"
+	"bulkhead/supervisor/socket"
 )
 
 // maxRedirects is the Fetch standard's (https://fetch.spec.whatwg.org/#http-redirect-fetch).
@@ -41,11 +42,19 @@ type Request struct {
 	Redirect gen.Fetch_Redirect
 	ID       string   // of the client's request, for the log
 	Chain    []string // tenants whose invocations led to this one
+	Upgrade  bool     // a WebSocket is asked for; the Exchange is an Upgrader
 }
 
 // Fetch performs a subrequest of the tenant and returns when it is over.
 func (e *Egress) Fetch(tenant string, r *gatewayside.Subrequest) {
-	e.Serve(tenant, Request{Method: r.Method, URL: r.URL, Headers: r.Headers, BodyMode: r.BodyMode, Redirect: r.Redirect, ID: r.Request, Chain: r.Chain}, r)
+	e.Serve(tenant, Request{Method: r.Method, URL: r.URL, Headers: r.Headers, BodyMode: r.BodyMode, Redirect: r.Redirect, ID: r.Request, Chain: r.Chain, Upgrade: r.Upgrade}, r)
+}
+
+// Upgrader is an Exchange that a WebSocket can be given to; see gatewayside.Subrequest.
+type Upgrader interface {
+	Exchange
+	socket.Peer
+	Switch(headers []byte, url string) error
 }
 
 // Serve is Fetch for any Exchange.
@@ -115,6 +124,9 @@ func (f *fetch) run() error {
 		return err
 	}
 	header := requestHeaders(f.r.Headers)
+	if f.r.Upgrade {
+		return f.webSocket(ctx, u, header)
+	}
 	method, first := f.r.Method, u
 	for hops := 0; ; hops++ {
 		resp, err := f.send(ctx, method, u, header)
