@@ -16,18 +16,19 @@ type FetchRequest struct {
 	BodyMode    uint16 // a gen.BodyMode
 	Binding     uint16 // 0, or the number of a service binding
 	Call        string // the RPC method asked of it
+	Upgrade     bool   // a WebSocket is asked for
 	Headers     []byte // flat
 }
 
 var errFetchForm = errors.New("malformed subrequest")
 
-// ParseFetch reads the meta of an OpFetch: method, URL, redirect mode, body mode, binding and
-// call, each with a line feed behind it, then the header block.
+// ParseFetch reads the meta of an OpFetch: method, URL, redirect mode, body mode, binding,
+// call and whether a WebSocket is asked for, each with a line feed behind it, then the header block.
 func ParseFetch(meta string) (FetchRequest, error) {
 	var f FetchRequest
-	var redirect, mode, binding string
+	var redirect, mode, binding, upgrade string
 	rest := meta
-	for _, field := range []*string{&f.Method, &f.URL, &redirect, &mode, &binding, &f.Call} {
+	for _, field := range []*string{&f.Method, &f.URL, &redirect, &mode, &binding, &f.Call, &upgrade} {
 		var ok bool
 		if *field, rest, ok = strings.Cut(rest, "\n"); !ok {
 			return f, errFetchForm
@@ -39,6 +40,7 @@ func ParseFetch(meta string) (FetchRequest, error) {
 	if err1 != nil || err2 != nil || err3 != nil {
 		return f, errFetchForm
 	}
+	f.Upgrade = upgrade == "1"
 	f.Redirect, f.BodyMode, f.Binding = uint16(r), uint16(m), uint16(n)
 	f.Headers = make([]byte, 0, len(rest))
 	for _, c := range rest {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"bulkhead/sandboxworker/engine"
+	"bulkhead/sandboxworker/runtime"
 	"bulkhead/schema/gen"
 )
 
@@ -177,4 +178,98 @@ func TestWebSocketPairInside(t *testing.T) {
 		eq(new Response("").webSocket, null, "no socket");
 		throws(() => WebSocketPair(), TypeError, "without new");
 	`)
+}
+
+// An upstream's WebSocket: by fetch(), by new WebSocket(), and passed on to the client as it is.
+func TestWebSocketUpstream(t *testing.T) {
+	answer := func(w *worker, a *answer) uint32 {
+		t.Helper()
+		if len(w.ops) != 1 || w.ops[0].code != runtime.OpFetch {
+			t.Fatalf("operations %+v, %v %s, logs %q", w.ops, a.outcome, a.message, w.logs)
+		}
+		q, err := runtime.ParseFetch(w.ops[0].meta)
+		if err != nil || !q.Upgrade || q.Method != "GET" || !strings.HasPrefix(q.URL, "https://up.test/") {
+			t.Fatalf("%+v, %v", q, err)
+		}
+		id := w.ops[0].id
+		w.ops = nil
+		head := runtime.FetchAnswer{Status: 101, URL: q.URL, Headers: []byte("sec-websocket-protocol\nchat\n")}
+		w.take(w.iso.OpResult(w.now, id, true, head.Meta(), nil))
+		return id
+	}
+	t.Run("fetch", func(t *testing.T) {
+		w := load(t, `export default { async fetch() {
+			const r = await fetch("https://up.test/x", { headers: { Upgrade: "websocket" } });
+			const ws = r.webSocket;
+			ws.accept();
+			ws.send("hello");
+			const said = await new Promise((done) => ws.addEventListener("message", (e) => done(e.data)));
+			ws.close(1000, "done");
+			return new Response(r.status + " " + said);
+		} };`)
+		a := w.send(1, engine.Request{})
+		id := answer(w, a)
+		w.say(id, lastText, "welcome")
+		up := w.answer(id)
+		if a.body.String() != "101 welcome" || up.body.String() != "\x81hello\x88\x03\xe8done" || a.finished != 1 {
+			t.Errorf("%q; upstream got %q; finished %d", a.body.String(), up.body.String(), a.finished)
+		}
+	})
+	t.Run("new WebSocket", func(t *testing.T) {
+		w := load(t, `export default { async fetch() {
+			const ws = new WebSocket("wss://up.test/x", ["chat"]);
+			const events = [ws.readyState];
+			try { ws.send("early"); } catch (e) { events.push(e.name); }
+			await new Promise((done) => {
+				ws.onopen = () => { events.push("open", ws.protocol, ws.readyState); ws.send(new Uint8Array([1, 2])); };
+				ws.onmessage = (e) => events.push(new Uint8Array(e.data).join());
+				ws.onclose = (e) => { events.push(e.code, e.reason, e.wasClean); done(); };
+			});
+			return Response.json(events);
+		} };`)
+		a := w.send(1, engine.Request{})
+		id := answer(w, a)
+		w.say(id, lastBytes, "\x03\x04")
+		w.say(id, lastClose, "\x0f\xa0bye")
+		up := w.answer(id)
+		if a.body.String() != `[0,"InvalidStateError","open","chat",1,"3,4",4000,"bye",true]` || up.body.String() != "\x82\x01\x02\x88\x0f\xa0bye" || !up.refused {
+			t.Errorf("%q; upstream got %q, released %v", a.body.String(), up.body.String(), up.refused)
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		w := load(t, `export default { async fetch() {
+			const ws = new WebSocket("wss://up.test/x");
+			const events = [];
+			ws.onerror = (e) => events.push(e.message);
+			await new Promise((done) => { ws.onclose = (e) => { events.push(e.code); done(); }; });
+			return Response.json(events);
+		} };`)
+		a := w.send(1, engine.Request{})
+		w.take(w.iso.OpResult(w.now, w.ops[0].id, false, "no", nil))
+		if a.body.String() != `["fetch failed: no",1006]` {
+			t.Errorf("%q, %v %s", a.body.String(), a.outcome, a.message)
+		}
+	})
+	t.Run("passed on", func(t *testing.T) {
+		w := load(t, `export default { async fetch(request) {
+			const r = await fetch("https://up.test/x", { headers: request.headers });
+			return new Response(null, { status: 101, webSocket: r.webSocket });
+		} };`)
+		a := w.send(1, engine.Request{Headers: []byte("upgrade\nwebsocket\n")})
+		id := answer(w, a)
+		up := w.answer(id)
+		if !a.head || a.status != 101 {
+			t.Fatalf("status %d, %v %s", a.status, a.outcome, a.message)
+		}
+		w.say(1, lastText, "to upstream")
+		w.say(id, lastText, "to client")
+		w.say(1, lastClose, "\x03\xe8")
+		w.say(id, lastClose, "\x03\xe8")
+		if a.body.String() != "\x81to client\x88\x03\xe8" || up.body.String() != "\x81to upstream\x88\x03\xe8" || a.finished != 1 || a.outcome != gen.Outcome_ok {
+			t.Errorf("client got %q, upstream %q, finished %d, %v %s", a.body.String(), up.body.String(), a.finished, a.outcome, a.message)
+		}
+		if want := uint64(len("to upstream") + 64 + 64 + 2); a.credit != want {
+			t.Errorf("granted %d, want %d", a.credit, want)
+		}
+	})
 }

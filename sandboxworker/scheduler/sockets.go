@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"bulkhead/ipc"
+	"bulkhead/policy/limits"
 	"bulkhead/sandboxworker/engine"
 	"bulkhead/schema/gen"
 )
@@ -44,11 +45,7 @@ func (x *executor) message(t *tenant, e *event) {
 		inv.cpu, inv.moved = 0, 0
 	}
 	inv.moved += len(m.Data)
-	flag := m.Opcode
-	if m.Last {
-		flag |= lastPart
-	}
-	p := append(append(make([]byte, 0, len(m.Data)+1), flag), m.Data...)
+	p := flagged(&m)
 	x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn { return i.Chunk(t.clock, inv.id, p) })
 }
 
@@ -78,26 +75,89 @@ func (x *executor) socketRecord(t *tenant, inv *invocation, r *engine.Record) bo
 	if inv.ended || inv.unwanted || len(r.Data) == 0 {
 		return true
 	}
-	m := ipc.Message{Opcode: r.Data[0] &^ lastPart, Last: r.Data[0]&lastPart != 0, Data: r.Data[1:]}
-	k, w := &inv.socket, &x.s.opt.Wire
-	cost := ipc.MessageCost(len(m.Data))
-	ok := m.Check(w) == nil && cost <= inv.window
+	m, ok := inv.socket.part(r.Data, inv.window, &x.s.opt.Wire)
 	if m.Opcode == ipc.OpClose {
 		inv.ended = ok
-	} else {
-		k.size += len(m.Data)
-		ok = ok && (k.partial == 0 || k.partial == m.Opcode) && k.size <= w.Message
-		if k.partial = m.Opcode; m.Last {
-			k.partial, k.size = 0, 0
-		}
 	}
 	if !ok {
 		x.finish(inv, gen.Outcome_internalError, "a WebSocket message out of order")
 		x.tell(t, inv)
 		return true
 	}
-	inv.window -= cost
+	inv.window -= ipc.MessageCost(len(m.Data))
 	inv.moved += len(m.Data)
 	x.s.send(func(b *ipc.Batch) { b.Message(inv.stream, &m) })
+	return true
+}
+
+// flagged is a part as the script takes it.
+func flagged(m *ipc.Message) []byte {
+	flag := m.Opcode
+	if m.Last {
+		flag |= lastPart
+	}
+	return append(append(make([]byte, 0, len(m.Data)+1), flag), m.Data...)
+}
+
+// part reads what the script says, and tells whether it may be sent now.
+func (k *socket) part(data []byte, window int, w *limits.Wire) (m ipc.Message, ok bool) {
+	m = ipc.Message{Opcode: data[0] &^ lastPart, Last: data[0]&lastPart != 0, Data: data[1:]}
+	ok = m.Check(w) == nil && ipc.MessageCost(len(m.Data)) <= window
+	if m.Opcode == ipc.OpClose {
+		return m, ok
+	}
+	k.size += len(m.Data)
+	ok = ok && (k.partial == 0 || k.partial == m.Opcode) && k.size <= w.Message
+	if k.partial = m.Opcode; m.Last {
+		k.partial, k.size = 0, 0
+	}
+	return m, ok
+}
+
+// subMessage is message for a subrequest's WebSocket.
+func (x *executor) subMessage(t *tenant, sub *subrequest, e *event) {
+	inv := sub.inv
+	f, err := x.dec.Frame(e.frame)
+	var m ipc.Message
+	if err == nil {
+		m, err = ipc.DecodeMessage(f, &x.s.opt.Wire)
+	}
+	if err == nil && !sub.socket.open {
+		err = ipc.Violation(ipc.KindState, sub.stream, "message of a subrequest that is no WebSocket")
+	}
+	if err != nil {
+		x.s.halt(err)
+		return
+	}
+	sub.ungranted += ipc.MessageCost(len(m.Data))
+	if m.Last {
+		inv.cpu, inv.moved = 0, 0
+	}
+	inv.moved += len(m.Data)
+	p := flagged(&m)
+	x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn { return i.Chunk(t.clock, sub.id, p) })
+}
+
+// subSocketRecord is socketRecord for a subrequest. What is out of order ends the subrequest.
+func (x *executor) subSocketRecord(sub *subrequest, r *engine.Record) bool {
+	switch r.Kind {
+	case engine.RecordChunk:
+	case engine.RecordEnd:
+		return true
+	default:
+		return false
+	}
+	if sub.bodyOver || len(r.Data) == 0 {
+		return true
+	}
+	m, ok := sub.socket.part(r.Data, sub.window, &x.s.opt.Wire)
+	if !ok {
+		x.release(sub)
+		return true
+	}
+	sub.bodyOver = m.Opcode == ipc.OpClose
+	sub.window -= ipc.MessageCost(len(m.Data))
+	sub.inv.moved += len(m.Data)
+	x.s.send(func(b *ipc.Batch) { b.Message(sub.stream, &m) })
 	return true
 }

@@ -25,6 +25,7 @@ class Subrequest {
     this.ended = false; // what WireBody and Pump ask of whom they belong to
     this.wire = undefined; // WireBody of the response
     this.pump = undefined; // of the request's body
+    this.socket = undefined; // SocketWire, once it is a WebSocket
     this.onAbort = undefined;
     fetchesPending++;
   }
@@ -32,6 +33,7 @@ class Subrequest {
     const { inv, request, target } = this;
     const headers = requestHeaders(request).copy();
     headers.delete("content-length"); // it follows from the body
+    const upgrade = target === undefined && request.method === "GET" && StringToLowerCase(headers.get("upgrade") ?? "") === "websocket";
     const b = request.body;
     let mode = 0, data, length;
     if (b !== null) {
@@ -63,7 +65,7 @@ class Subrequest {
     this.id = freshId();
     host.op(OP_FETCH, this.id, inv.id,
       `${request.method}\n${hash < 0 ? url : StringSlice(url, 0, hash)}\n${redirect}\n${mode}\n${
-        target === undefined ? "0\n" : `${target.binding}\n${target.call}`}\n${headers.flat()}`, data);
+        target === undefined ? "0\n" : `${target.binding}\n${target.call}`}\n${upgrade ? 1 : 0}\n${headers.flat()}`, data);
     this.state = ASKED;
     fetches.set(this.id, this);
     inv.fetching++;
@@ -88,6 +90,7 @@ class Subrequest {
     if (state === QUEUED || state === ASKED) this.d.reject(reason);
     this.wire?.fail(reason);
     this.pump?.stop(reason);
+    this.socket?.lost();
   }
   // tell says to the host that nothing more is wanted. If the turn's output is full, the end of the
   // invocation says it.
@@ -134,6 +137,8 @@ class Subrequest {
     if (streamed) {
       this.wire = new WireBody(this, undefined, false, "response");
       r.body = new Body(B_WIRE, this.wire);
+    } else if (r.status === 101) {
+      r.webSocket = socketUnit.get().upstream(this);
     } else {
       this.over();
     }
@@ -144,7 +149,12 @@ class Subrequest {
     this.d.reject(error);
     this.pump?.stop(error);
   }
-  chunk(u8) { this.wire?.chunk(u8); }
+  chunk(u8) { (this.socket ?? this.wire)?.chunk(u8); }
+  socketOver() {
+    if (this.state === OVER) return;
+    this.tell();
+    this.over();
+  }
   end() {
     if (this.state !== ANSWERED_HEAD) return;
     this.wire.end();
@@ -160,6 +170,7 @@ class Subrequest {
     this.over();
     this.pump?.stop(error);
     this.wire?.fail(error);
+    this.socket?.lost();
   }
   // refuse: the tenant cancelled the response's body.
   refuse() {
@@ -181,7 +192,7 @@ class Subrequest {
   // expects says whether something from outside may still wake who waits for it.
   get expects() {
     return this.state === QUEUED || this.state === ASKED || (this.state === ANSWERED_HEAD &&
-      (this.wire.waiting || (this.pump !== undefined && this.pump.blocked)));
+      ((this.socket !== undefined && this.socket.open) || (this.wire !== undefined && this.wire.waiting) || (this.pump !== undefined && this.pump.blocked)));
   }
   // orphan: its invocation is over. A promise of its head stays pending for ever, and is collected.
   orphan(killed) {
@@ -191,6 +202,7 @@ class Subrequest {
     this.state = OVER;
     this.ended = true;
     fetches.delete(this.id);
+    if (this.socket !== undefined) { if (killed) this.socket.forget(); else this.socket.lost(); }
     if (killed) {
       wire?.forget();
       if (pump !== undefined) pump.stopped = true;

@@ -185,7 +185,7 @@ const handlers = ObjectFreeze({
   end: (id) => (isFetch(id) ? deliverFetch(id, (s) => s.end()) : deliver(id, (inv) => inv.wire?.end())),
   abort: (id, reason, message) => (isFetch(id) ? deliverFetch(id, (s) => s.aborted(reason, message))
     : deliver(id, (inv) => inv.abort(reason, message))),
-  window: (id, n) => (isFetch(id) ? deliverFetch(id, (s) => s.pump?.grant(n)) : deliver(id, (inv) => (inv.socket ?? inv.pump)?.grant(n))),
+  window: (id, n) => (isFetch(id) ? deliverFetch(id, (s) => (s.socket ?? s.pump)?.grant(n)) : deliver(id, (inv) => (inv.socket ?? inv.pump)?.grant(n))),
   timer: runTimer,
   op: (id, ok, meta, data) => (isFetch(id) ? deliverFetch(id, (s) => s.result(ok, meta)) : finishOp(id, ok, meta, data)),
 });

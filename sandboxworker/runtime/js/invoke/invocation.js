@@ -75,6 +75,7 @@ class Invocation {
       this.fail(error);
     }
   }
+  socketOver() { this.answered(); }
   // answered: the response is complete, as far as it goes.
   answered() {
     this.state = ANSWERED;

@@ -30,6 +30,18 @@ class SocketState {
     if (this.peer.wire !== undefined) this.peer.wire.send(m);
     else this.peer.arrive(m, true);
   }
+  // hear takes what came over this endpoint's own wire: it is for the other end.
+  hear(m) {
+    const { wire } = this.peer;
+    if (wire === undefined) {
+      this.peer.arrive(m, false);
+      return;
+    }
+    // From wire to wire: a worker that passes an upstream's WebSocket on.
+    if (wire.buffered > BUFFER_BYTES) m = { __proto__: null, op: OP_CLOSE, code: 1013, reason: "the other side does not read", clean: true, cost: m.cost, wire: m.wire };
+    wire.send(m);
+    if (m.wire !== undefined) m.wire.grantBack(m.cost);
+  }
   // arrive takes what the other end said. Between the two ends of a pair it comes in a later microtask.
   arrive(m, local) {
     this.queue.push(m);
@@ -148,7 +160,7 @@ class SocketWire {
         code = bytes[0] << 8 | bytes[1];
         reason = host.utf8Decode(subarrayU8(bytes, 2, TypedArrayByteLength(bytes)), false, true);
       }
-      this.state.peer.arrive({ __proto__: null, op, code, reason, clean: code !== 1006, cost, wire: this }, false);
+      this.state.hear({ __proto__: null, op, code: this.state.peer.wire !== undefined && code === 1006 ? 1011 : code, reason, clean: code !== 1006, cost, wire: this });
       this.over();
       return;
     }
@@ -164,19 +176,22 @@ class SocketWire {
     this.parts = bareList();
     this.total = 0;
     const data = op === OP_TEXT ? host.utf8Decode(all, false, true) : TypedArrayBuffer(TypedArraySliceU8(all)); // a lone part is a view
-    this.state.peer.arrive({ __proto__: null, op, data, cost, wire: this }, false);
+    this.state.hear({ __proto__: null, op, data, cost, wire: this });
   }
   end() {}
   // over ends the invocation when both sides have closed.
   over() {
-    if (!this.open) this.inv.answered();
+    if (!this.open) this.inv.socketOver();
   }
   // lost: the invocation ends, or its client went without a word.
   lost() {
     if (this.closedIn) return;
     this.closedIn = this.closedOut = true;
     this.out.clear();
-    this.state.peer.arrive({ __proto__: null, op: OP_CLOSE, code: 1006, reason: "", clean: false, cost: 0 }, true);
+    const { peer } = this.state;
+    const m = { __proto__: null, op: OP_CLOSE, code: peer.wire === undefined ? 1006 : 1011, reason: "", clean: false, cost: 0 };
+    if (peer.wire === undefined) peer.arrive(m, true);
+    else if (!peer.wire.inv.ended) peer.wire.send(m);
   }
   forget() {
     this.closedIn = this.closedOut = true;
@@ -197,7 +212,11 @@ class WebSocket extends SocketTarget {
   constructor(url, protocols = undefined) {
     super();
     if (url === kInternal) { this.#s = new SocketState(this); return; }
-    throw new TypeError("new WebSocket(url) is not served by this version: WebSockets go to clients, by WebSocketPair.");
+    needArgs("WebSocket constructor", arguments.length, 1);
+    const s = this.#s = new SocketState(this);
+    s.ready = CONNECTING;
+    s.accepted = s.used = true;
+    connect(s, toUSVString(url), protocols);
   }
   accept() {
     const s = this.#s;
@@ -213,6 +232,7 @@ class WebSocket extends SocketTarget {
     let m;
     if (isObject(message) && isBufferSource(message)) m = { __proto__: null, op: OP_BINARY, data: TypedArrayBuffer(copyBytes(message)) };
     else m = { __proto__: null, op: OP_TEXT, data: toUSVString(message) };
+    if (s.ready === CONNECTING) throw newDOMException("send(): the connection is not open yet; wait for the event \"open\".", "InvalidStateError");
     if (s.closedOut) throw new TypeError("send(): this WebSocket is closed or closing.");
     const size = m.op === OP_TEXT ? m.data.length : ArrayBufferByteLength(m.data);
     if (size > MESSAGE_LIMIT_BYTES || (m.op === OP_TEXT && size * 3 > MESSAGE_LIMIT_BYTES && TypedArrayByteLength(host.utf8Encode(m.data)) > MESSAGE_LIMIT_BYTES)) {
@@ -239,6 +259,7 @@ class WebSocket extends SocketTarget {
       if (code === undefined) n = 1000;
     }
     if (!s.used) s.accepted = s.used = true;
+    if (s.ready === CONNECTING) { s.closedOut = true; s.ready = CLOSING; return; } // before it is open: it will be closed then
     s.close(n, text);
   }
   get readyState() { return this.#s.ready; }
@@ -266,6 +287,67 @@ function WebSocketPair() {
   put("1", b);
 }
 
+// join couples an endpoint to an upstream: its other end is that subrequest's wire.
+const join = (s, sub) => {
+  const far = new SocketState(undefined);
+  s.peer = far;
+  far.peer = s;
+  far.used = true;
+  return (far.wire = new SocketWire(sub, far));
+};
+
+// upstream makes the WebSocket of a response of status 101 to a fetch().
+const upstream = (sub) => {
+  const ws = new WebSocket(kInternal);
+  sub.socket = join(socketState(ws), sub);
+  return ws;
+};
+
+// connect is new WebSocket(url): a subrequest that ends in the events of the socket.
+const connect = (s, url, protocols) => {
+  let list = [];
+  if (protocols !== undefined) list = typeof protocols === "string" ? [protocols] : toSequence(protocols, "WebSocket protocols", toUSVString);
+  let href = url;
+  if (StringStartsWith(StringToLowerCase(url), "ws:")) href = `http:${StringSlice(url, 3)}`;
+  else if (StringStartsWith(StringToLowerCase(url), "wss:")) href = `https:${StringSlice(url, 4)}`;
+  let request;
+  try {
+    request = new Request(href);
+  } catch {
+    throw newDOMException(`WebSocket: ${JSONStringify(StringSlice(url, 0, 200))} is not a URL of ws: or wss:.`, "SyntaxError");
+  }
+  s.url = url;
+  const headers = requestHeaders(requestState(request));
+  headers.append("upgrade", "websocket");
+  if (list.length > 0) headers.append("sec-websocket-protocol", ArrayJoin(list, ", "));
+  const { targetState: stateOf, fire, Event, ErrorEvent, CloseEvent } = eventsUnit.get();
+  const failed = (error) => {
+    s.ready = CLOSED;
+    s.closedIn = s.closedOut = true;
+    fire(stateOf(s.wrapper), new ErrorEvent("error", { __proto__: null, message: `${error?.message ?? "the connection failed"}`, error }));
+    fire(stateOf(s.wrapper), new CloseEvent("close", { __proto__: null, code: 1006, reason: "", wasClean: false }));
+  };
+  PromiseThen(fetchUnit.get().subrequest(requestState(request)), (response) => {
+    const r = responseState(response);
+    if (r.webSocket === undefined) {
+      failed(new TypeError(`the server answered with status ${r.status}`));
+      return;
+    }
+    const given = socketState(r.webSocket);
+    s.peer = given.peer; // this socket in the place of the response's
+    s.peer.peer = s;
+    s.protocol = responseHeaders(r).get("sec-websocket-protocol") ?? "";
+    if (s.closedOut) {
+      s.closedOut = false;
+      s.close(1000, "");
+      return;
+    }
+    s.ready = OPEN;
+    fire(stateOf(s.wrapper), new Event("open"));
+    s.dispatch();
+  }, failed);
+};
+
 // couple gives the client's end of a pair to the client. Throws if that cannot be.
 const couple = (inv, response) => {
   const s = socketState(response.webSocket);
@@ -276,4 +358,4 @@ const couple = (inv, response) => {
   while (s.queue.length > 0) wire.send(s.queue.shift()); // said before there was anybody to hear it
 };
 
-return { __proto__: null, WebSocket, WebSocketPair, isSocket, couple };
+return { __proto__: null, WebSocket, WebSocketPair, isSocket, couple, upstream };
