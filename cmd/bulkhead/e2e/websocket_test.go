@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"bulkhead/securitytests/hosttest"
+
+	"github.com/coder/websocket"
 )
 
 // wsConn is a client that writes the frames it is told to, right or wrong (RFC 6455 §5.2).
@@ -311,7 +313,7 @@ func TestWebSocketLives(t *testing.T) {
 	}
 	alive("a neighbour over its limit")
 	reloads := dialWS(t, h, "reloads")
-	h.Put("reloads", hosttest.Worker(echo+"\n// another version"))
+	h.Put("reloads", hosttest.Worker(echo+"\nexport const version = 2;"))
 	if code := reloads.closeCode(); code != 1012 {
 		t.Errorf("reloaded: closed with %d, want 1012", code)
 	}
@@ -408,5 +410,67 @@ func TestManyWebSockets(t *testing.T) {
 	}
 	if in := h.Incidents(); len(in) > 0 {
 		t.Errorf("incidents: %+v", in)
+	}
+}
+
+// A worker's own WebSockets: to an upstream, and an upstream's passed on to its client.
+func TestWebSocketToUpstream(t *testing.T) {
+	up := upstream(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/plain" {
+			http.Error(w, "no", http.StatusTeapot)
+			return
+		}
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"chat"}, InsecureSkipVerify: true})
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		for {
+			typ, data, err := c.Read(r.Context())
+			if err != nil {
+				return
+			}
+			if string(data) == "close" {
+				c.Close(4002, "as asked")
+				return
+			}
+			c.Write(r.Context(), typ, append([]byte("up: "), data...))
+		}
+	}))
+	h := hosttest.Start(t, hosttest.Options{Quiet: true, Policy: "egress: {allow: [127.0.0.2]}\n", Tenants: map[string]hosttest.Files{
+		"a": hosttest.Worker(`export default { async fetch(request) {
+			const u = new URL(request.url), to = u.searchParams.get("u");
+			if (request.headers.get("upgrade") === "websocket") return new Response(null, { status: 101, webSocket: (await fetch("` + up + `/", { headers: { upgrade: "websocket" } })).webSocket });
+			try {
+				const ws = new WebSocket(to.replace("http", "ws"), u.searchParams.get("p") ?? []);
+				return await new Promise((done) => {
+					const said = [];
+					ws.onopen = () => { said.push(ws.protocol); ws.send("one"); ws.send("x".repeat(500000)); ws.send("close"); };
+					ws.onmessage = (e) => said.push(e.data.length > 100 ? e.data.length : e.data);
+					ws.onerror = (e) => said.push(e.message);
+					ws.onclose = (e) => { said.push(e.code, e.reason); done(Response.json(said)); };
+				});
+			} catch (e) { return new Response(e.message); }
+		} };`),
+	}})
+	for _, c := range []struct{ path, want string }{
+		{"/?u=" + up + "/", `["","up: one",500004,4002,"as asked"]`},
+		{"/?p=chat&u=" + up + "/", `["chat","up: one",500004,4002,"as asked"]`},
+		{"/?u=" + up + "/plain", `does not speak WebSocket here: it answered with status 418",1006,""]`},
+		{"/?u=http://127.0.0.1:1/", `1006,""]`},
+		{"/?u=http://169.254.169.254/", `1006,""]`},
+	} {
+		if a := h.Get("a", c.path); a.Status != 200 || !strings.Contains(a.Body, c.want) {
+			t.Errorf("%s: %d %s, want %s", c.path, a.Status, a.Body, c.want)
+		}
+	}
+	w := dialWS(t, h, "a")
+	w.frame(0x81, []byte("through"))
+	if op, data, err := w.message(); op != 1 || string(data) != "up: through" || err != nil {
+		t.Errorf("passed on: %d %q %v", op, data, err)
+	}
+	w.frame(0x81, []byte("close"))
+	if code := w.closeCode(); code != 4002 {
+		t.Errorf("the upstream's close arrives as %d", code)
 	}
 }
