@@ -31,6 +31,10 @@ type (
 		RequestID  string
 		ReceivedMs float64
 		Attempt    uint8
+		Event      gen.Event
+		Entrypoint string
+		Name       string
+		Upgrade    bool
 	}
 	// Head is a response's beginning.
 	Head struct {
@@ -52,6 +56,9 @@ type (
 		Body     []byte
 		BodyMode gen.BodyMode
 		Redirect gen.Fetch_Redirect
+		Binding  uint16 // 0: it goes out
+		Call     string // the RPC method asked for
+		Upgrade  bool   // a WebSocket is asked for
 	}
 	// Done is the end of an invocation.
 	Done struct {
@@ -68,11 +75,11 @@ type (
 )
 
 // frameFixed is the size of a frame's fixed parts: framing header, root pointer and Frame.
-// The largest struct behind it (Open: four words of data, five pointers) and the padding of
+// The largest struct behind it (Open: four words of data, seven pointers) and the padding of
 // its fields add at most structFixed.
 const (
 	frameFixed  = headerBytes + 6*wordBytes
-	structFixed = 16 * wordBytes
+	structFixed = 20 * wordBytes
 )
 
 // Bytes returns what is to be written. Valid until the next change of the batch.
@@ -119,7 +126,7 @@ func (b *Batch) reset(room []byte) (*capnp.Message, *capnp.Segment, error) {
 
 // Open appends an open frame.
 func (b *Batch) Open(stream uint64, o *Open) {
-	payload := len(o.Method) + len(o.URL) + len(o.Headers) + len(o.Body) + len(o.RequestID)
+	payload := len(o.Method) + len(o.URL) + len(o.Headers) + len(o.Body) + len(o.RequestID) + len(o.Entrypoint) + len(o.Name)
 	b.frame(stream, payload, func(f gen.Frame) error {
 		p, err := f.NewOpen()
 		if err != nil {
@@ -129,7 +136,10 @@ func (b *Batch) Open(stream uint64, o *Open) {
 		p.SetBodyMode(o.BodyMode)
 		p.SetReceivedMs(o.ReceivedMs)
 		p.SetAttempt(o.Attempt)
+		p.SetEvent(o.Event)
+		p.SetUpgrade(o.Upgrade)
 		return firstError(
+			setText(p.SetEntrypoint, o.Entrypoint), setText(p.SetName, o.Name),
 			p.SetMethod(o.Method), p.SetUrl(o.URL), setData(p.SetHeaders, o.Headers),
 			setData(p.SetBody, o.Body), p.SetRequestId(o.RequestID))
 	})
@@ -152,7 +162,7 @@ func (b *Batch) Head(stream uint64, h *Head) {
 
 // Fetch starts a subrequest.
 func (b *Batch) Fetch(stream uint64, r *Fetch) {
-	b.frame(stream, len(r.Method)+len(r.URL)+len(r.Headers)+len(r.Body), func(f gen.Frame) error {
+	b.frame(stream, len(r.Method)+len(r.URL)+len(r.Headers)+len(r.Body)+len(r.Call), func(f gen.Frame) error {
 		p, err := f.NewFetch()
 		if err != nil {
 			return err
@@ -160,7 +170,9 @@ func (b *Batch) Fetch(stream uint64, r *Fetch) {
 		p.SetParent(r.Parent)
 		p.SetBodyMode(r.BodyMode)
 		p.SetRedirect(r.Redirect)
-		return firstError(p.SetMethod(r.Method), p.SetUrl(r.URL), setData(p.SetHeaders, r.Headers), setData(p.SetBody, r.Body))
+		p.SetBinding(r.Binding)
+		p.SetUpgrade(r.Upgrade)
+		return firstError(setText(p.SetCall, r.Call), p.SetMethod(r.Method), p.SetUrl(r.URL), setData(p.SetHeaders, r.Headers), setData(p.SetBody, r.Body))
 	})
 }
 

@@ -11,6 +11,9 @@ import (
 // maxMethodBytes bounds a request method; the longest registered one has 17.
 const maxMethodBytes = 32
 
+// MaxNameBytes bounds the names of entrypoints, of RPC methods and of cron expressions.
+const MaxNameBytes = 128
+
 // maxRequestIDBytes bounds a request id, which the gateway makes.
 const maxRequestIDBytes = 128
 
@@ -30,12 +33,16 @@ func DecodeOpen(f gen.Frame, w *limits.Wire) (Open, error) {
 		BodyMode:   p.BodyMode(),
 		ReceivedMs: p.ReceivedMs(),
 		Attempt:    p.Attempt(),
+		Event:      p.Event(),
+		Upgrade:    p.Upgrade(),
 	}
-	var method, url, requestID []byte
+	var method, url, requestID, entrypoint, name []byte
 	d := fieldReader{stream: id}
 	d.data(&method, "method", maxMethodBytes, p.MethodBytes)
 	d.data(&url, "url", w.URLBytes, p.UrlBytes)
 	d.data(&requestID, "request id", maxRequestIDBytes, p.RequestIdBytes)
+	d.data(&entrypoint, "entrypoint", MaxNameBytes, p.EntrypointBytes)
+	d.data(&name, "name", MaxNameBytes, p.NameBytes)
 	d.data(&o.Headers, "headers", w.HeaderBytes, p.Headers)
 	d.data(&o.Body, "body", w.ChunkBytes, p.Body)
 	if d.err != nil {
@@ -47,7 +54,11 @@ func DecodeOpen(f gen.Frame, w *limits.Wire) (Open, error) {
 	if o.BodyMode == gen.BodyMode_none && len(o.Body) != 0 {
 		return Open{}, Violation(KindState, id, "a body in an open frame without one")
 	}
+	if o.Event > gen.Event_tail {
+		return Open{}, Violation(KindEncoding, id, "event %d", o.Event)
+	}
 	o.Method, o.URL, o.RequestID = viewString(method), viewString(url), viewString(requestID)
+	o.Entrypoint, o.Name = viewString(entrypoint), viewString(name)
 	return o, nil
 }
 
@@ -71,7 +82,7 @@ func DecodeHead(f gen.Frame, w *limits.Wire) (Head, error) {
 	if h.BodyMode == gen.BodyMode_none && len(h.Body) != 0 {
 		return Head{}, Violation(KindState, id, "a body in a head frame without one")
 	}
-	if h.Status < 200 || h.Status > 599 {
+	if (h.Status < 200 || h.Status > 599) && (h.Status != StatusUpgrade || h.BodyMode != gen.BodyMode_none) {
 		return Head{}, Violation(KindHeaders, id, "status %d", h.Status)
 	}
 	if err := CheckHeaders(h.Headers, w); err != nil {

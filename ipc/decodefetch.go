@@ -21,24 +21,26 @@ func DecodeFetch(f gen.Frame, w *limits.Wire) (Fetch, error) {
 	if err != nil || !p.IsValid() {
 		return Fetch{}, Violation(KindEncoding, id, "fetch frame without its struct")
 	}
-	r := Fetch{Parent: p.Parent(), BodyMode: p.BodyMode(), Redirect: p.Redirect()}
-	var method, url []byte
+	r := Fetch{Parent: p.Parent(), BodyMode: p.BodyMode(), Redirect: p.Redirect(), Binding: p.Binding(), Upgrade: p.Upgrade()}
+	var method, url, call []byte
 	d := fieldReader{stream: id}
 	d.data(&method, "method", maxMethodBytes, p.MethodBytes)
 	d.data(&url, "url", w.URLBytes, p.UrlBytes)
 	d.data(&r.Headers, "headers", w.HeaderBytes, p.Headers)
 	d.data(&r.Body, "body", w.ChunkBytes, p.Body)
+	d.data(&call, "call", MaxNameBytes, p.CallBytes)
 	if d.err != nil {
 		return Fetch{}, d.err
 	}
-	r.Method, r.URL = viewString(method), viewString(url)
+	r.Method, r.URL, r.Call = viewString(method), viewString(url), viewString(call)
 	return r, onStream(r.Check(w), id)
 }
 
 // Check says what of r may not be on the wire. The method is a token that Fetch does not forbid
 // (https://fetch.spec.whatwg.org/#forbidden-method). The URL is absolute, http or https, printable
 // ASCII, and has neither credentials nor a fragment; whether it names anything is for who dials to
-// find out. The error is a *ViolationError without a stream.
+// find out. A call is of a binding and names an identifier. The error is a *ViolationError without a
+// stream.
 func (r *Fetch) Check(w *limits.Wire) error {
 	switch {
 	case len(r.URL) > w.URLBytes:
@@ -57,6 +59,14 @@ func (r *Fetch) Check(w *limits.Wire) error {
 		return Violation(KindHeaders, 0, "a method that is no token or is not to be fetched with")
 	case r.BodyMode != gen.BodyMode_none && (r.Method == "GET" || r.Method == "HEAD"):
 		return Violation(KindState, 0, "a body of a %s request", r.Method)
+	case r.Upgrade && (r.Method != "GET" || r.Binding != 0):
+		return Violation(KindState, 0, "a WebSocket by %s, or of a binding", r.Method)
+	case r.Call != "" && r.Binding == 0:
+		return Violation(KindState, 0, "a call of no binding")
+	case r.Call != "" && (r.Method != "POST" || r.BodyMode == gen.BodyMode_none):
+		return Violation(KindState, 0, "a call without arguments")
+	case r.Call != "" && !Identifier(r.Call):
+		return Violation(KindHeaders, 0, "a call of what is no identifier of at most %d bytes", MaxNameBytes)
 	case !fetchURL(r.URL):
 		return Violation(KindHeaders, 0, "a URL that is not to be fetched")
 	}
@@ -78,6 +88,22 @@ func fetchMethod(m string) bool {
 		}
 	}
 	return m != ""
+}
+
+// Identifier says whether s can name an RPC method or an entrypoint: an ASCII identifier of JavaScript,
+// at most MaxNameBytes long. Others exist; nobody needs them between tenants.
+func Identifier(s string) bool {
+	if s == "" || len(s) > MaxNameBytes || s[0] >= '0' && s[0] <= '9' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '$':
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 func fetchURL(u string) bool {

@@ -273,6 +273,8 @@ func FuzzScanner(f *testing.F) {
 		func(b *Batch) { b.Done(1, &Done{Outcome: 1, Message: "m"}) },
 		func(b *Batch) { b.Abort(1, 1, "m") },
 		func(b *Batch) { b.Chunk(1, []byte("abc")) },
+		func(b *Batch) { b.Message(1, &Message{Opcode: OpText, Last: true, Data: []byte("abc")}) },
+		func(b *Batch) { b.Message(1, &Message{Opcode: OpClose, Last: true, Data: []byte("\x03\xe8bye")}) },
 		func(b *Batch) { b.Head(1, &Head{Status: 999, URL: "http://a/", StatusText: "Odd", Redirected: true}) },
 		func(b *Batch) { b.Fetch(FetchBit|1, &Fetch{Parent: 1, Method: "GET", URL: "http://a/", Redirect: 2}) },
 		func(b *Batch) { b.Open(1, &Open{Method: "GET", URL: "http://a/", Headers: []byte("a\nb\n")}) },

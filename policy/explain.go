@@ -180,5 +180,8 @@ func (p *Policy) flat() map[string]string {
 	for name, l := range p.Labels {
 		out["labels."+name] = quoted(l)
 	}
+	for i, c := range p.Calls {
+		out[fmt.Sprintf("calls[%d]", i)] = "from " + quoted(c.From) + " to " + quoted(c.To)
+	}
 	return out
 }

@@ -160,6 +160,8 @@ func (r *reader) top() []field {
 		{"accept", rule{set: r.accept, schema: list(enum(Degradations()))}},
 		{"limits", r.section(r.limits(&r.p.Tenant))},
 		{"egress", r.section(r.egress(&r.p.Egress, false))},
+		{"calls", rule{set: r.calls}},
+		{"callDepth", r.count(&r.p.CallDepth, 1, 32)},
 		{"shard", r.section(r.shard(&r.p.Shard))},
 		{"placement", r.section(r.placement())},
 		{"suspicion", r.section(r.suspicion(&r.p.Suspicion))},

@@ -55,6 +55,9 @@ type Policy struct {
 	Cordon  string // of every tenant that no rule says otherwise of
 	Rules   []Rule // of the document's tenants section, in its order
 
+	Calls     []CallRule // who may bind to whom, beside what tenants' own folders say
+	CallDepth int        // invocations that one request may lead to in a row, its own included
+
 	source *source   // where values came from; nil for a preset and for a policy from elsewhere
 	rules  *compiled // of Rules; nil until compile
 }
@@ -96,6 +99,7 @@ func Preset(name string) (*Policy, error) {
 		Labels:    map[string][]string{},
 		Class:     DefaultName,
 		Cordon:    DefaultName,
+		CallDepth: 8,
 	}
 	switch name {
 	case "standard":
@@ -108,6 +112,7 @@ func Preset(name string) (*Policy, error) {
 		p.Tenant.Subrequests = 10_000
 		p.IdleEvict = time.Hour
 		p.Suspicion.Enabled = false // whoever develops a worker trusts it
+		p.Calls = []CallRule{{From: []string{"*"}, To: []string{"*"}}}
 		// Whoever develops a worker on a laptop trusts its code; the seal is there, but what an
 		// unprivileged user cannot have does not stop the start.
 		p.Accept = []string{"cgroup", "idmap", "landlock", "landlock-scopes", "mdwe"}

@@ -97,6 +97,8 @@ struct EnvVar {
     text @1 :Text;
     json @2 :Text;
     # Parsed with JSON.parse before it is put into `env`.
+    service @3 :UInt16;
+    # A service binding: its number, from 1 in the order of the list, which Fetch.binding names it by.
   }
 }
 

@@ -49,6 +49,10 @@ struct Frame {
     # body. The shard's is an abort with reason clientGone: it wants no more of it, or has had it
     # all. It sends exactly one, at any time, and nothing after it; the done frame of the parent
     # stands for those of all its subrequests. Until then a subrequest counts against the limits.
+    message @12 :Message;
+    # both ways, on a stream whose head had status 101: part of a WebSocket message, or a close. It takes
+    # len(data) + 64 bytes of the receiver's window. After a close this direction says nothing more. The
+    # worker's done follows when both sides have closed.
   }
 }
 
@@ -70,6 +74,34 @@ struct Open {
   # Wall clock in ms since 1970 at which the gateway had the head: JS time starts here.
   attempt @8 :UInt8;
   # 1 for the first try, 2 for a replay after a shard's death.
+  event @9 :Event;
+  # What the tenant's code is asked to handle.
+  entrypoint @10 :Text;
+  # Name of the export that handles it; empty: the default one.
+  name @11 :Text;
+  # Of a call: the method's name. Of a scheduled event: the cron expression.
+  upgrade @12 :Bool;
+  # The client asks for a WebSocket: the head may have status 101.
+}
+
+struct Message {
+  opcode @0 :UInt8;
+  # As in RFC 6455 §5.2: 1 text, 2 binary, 8 close. The parts of one message have the same.
+  last @1 :Bool;
+  # The message is complete. A close has one part.
+  data @2 :Data;
+  # At most ipc.MaxChunkBytes; parts but the last are not empty. Text is UTF-8 as a whole. Of a close: empty,
+  # or the code, two bytes, big endian, and the reason (RFC 6455 §5.5.1).
+}
+
+enum Event {
+  fetch @0;
+  call @1;
+  # An RPC method of an entrypoint. The body is its arguments, the response's body its result.
+  scheduled @2;
+  # A cron expression has come due. The last part of the URL's path is the time it was due at, in ms since 1970.
+  tail @3;
+  # The body is a JSON array of what other tenants' invocations logged and how they ended.
 }
 
 enum BodyMode {
@@ -83,7 +115,8 @@ enum BodyMode {
 
 struct Head {
   status @0 :UInt16;
-  # 200 to 599. (101 is for WebSockets.)
+  # 200 to 599, or 101: a WebSocket begins. Only where Open.upgrade is set, without a body; message frames
+  # take the place of chunk, end and abort then, both ways.
   headers @1 :Data;
   # As in Open. Hop-by-hop fields are dropped by the gateway.
   body @2 :Data;
@@ -146,4 +179,14 @@ struct Fetch {
     manual @2;
     # A redirect is the answer.
   }
+
+  binding @7 :UInt16;
+  # 0: it goes out. Else the number of one of the tenant's service bindings, as EnvVar.service gave it:
+  # the tenant bound to handles it.
+  call @8 :Text;
+  # Only with a binding: the RPC method asked for, an identifier of at most 128 bytes; `body` is its
+  # arguments. Empty: a fetch event.
+  upgrade @9 :Bool;
+  # A WebSocket is asked for, of an upstream: the answer's head may have status 101, and message frames follow,
+  # as in Frame.message. The gateway's last word is then a close or an abort with reason failed.
 }

@@ -225,7 +225,9 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 			policy.FormatBytes(most), policy.FormatBytes(boot.ShardMemory))
 	}
 	var policies *gateway.Policies // set before the first request
-	out := egress.New(egress.Options{Policy: func() *policy.Policy { return policies.Current() }, Observer: obs, Conns: upstreams})
+	var server *gateway.Server // set before the first request
+	out := egress.New(egress.Options{Policy: func() *policy.Policy { return policies.Current() }, Observer: obs, Conns: upstreams,
+		Reached: func(chain []string, host, path string) { server.Reached(chain, host, path) }})
 	defer out.Close()
 	var registry *tenants.Registry // set before the first load
 	pool := placement.New(placement.Options{
@@ -236,7 +238,13 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		MaxShards:  boot.MaxShards,
 		Memory:     boot.Memory,
 		Observer:   obs,
-		Fetch:      out.Fetch,
+		Fetch: func(v *tenants.Version, r *gatewayside.Subrequest) {
+			if r.Binding > 0 {
+				server.Service(v, r)
+				return
+			}
+			out.Fetch(v.Tenant, r)
+		},
 		OnLog:      onLog(log, opt.dev),
 		OnObserved: func(o suspicion.Observation) { events.Add("observed", observed{o.Tenant, o.Gone, o.Seen}) },
 		OnStarted:  func(v *tenants.Version) { registry.Started(v) },
@@ -302,10 +310,12 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		return err
 	}
 
-	server := gateway.New(gateway.Options{
+	server = gateway.New(gateway.Options{
+		Get: registry.Get, Owner: registry.Owner, Policy: func() *policy.Policy { return pol },
 		Lookup: registry.LookupContext, Tenants: registry.List, Known: registry.Known, Len: registry.Len, Pool: pool, Observer: obs, Index: opt.index, Scheme: opt.scheme,
 		MaxConns: conns, OnLog: onLog(log, opt.dev),
 	})
+	go server.RunCrons(ctx, registry.Crons)
 	asked := make(chan struct{})
 	admin := gateway.NewAdmin(gateway.AdminOptions{
 		Server: server, Boot: boot, Policy: policies.Current, Reload: policies.Reload,

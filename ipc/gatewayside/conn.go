@@ -86,6 +86,7 @@ type Conn struct {
 	mu      sync.Mutex
 	streams map[uint64]*Stream // guarded by mu; nil once failed
 	nextID  uint64             // guarded by mu
+	sockets int                // guarded by mu; those of streams that are WebSockets, which wait for their clients
 	tenants map[uint32]*tenant // guarded by mu
 
 	fetches   map[uint64]*Subrequest // guarded by mu; those that the shard has not let go of
@@ -357,7 +358,7 @@ func (c *Conn) heartbeat() {
 func (c *Conn) busy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.streams) > 0
+	return len(c.streams) > c.sockets
 }
 
 // sweep ends streams past their deadline. One whose end the shard does not confirm in time
@@ -387,7 +388,7 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 	if err := c.w.room(ctx, c.closed); err != nil {
 		return nil, fmt.Errorf("open stream: the shard does not read: %w", err)
 	}
-	s := &Stream{c: c, name: r.RequestID, headReady: make(chan struct{}), recvWindow: c.opt.Wire.Window, sendWindow: c.opt.Wire.Window - len(r.Body)}
+	s := &Stream{c: c, upgrade: r.Upgrade, name: r.RequestID, chain: r.Chain, headReady: make(chan struct{}), recvWindow: c.opt.Wire.Window, sendWindow: c.opt.Wire.Window - len(r.Body)}
 	if r.BodyMode != gen.BodyMode_streamed {
 		s.request, s.sendWindow = bodyClosed, 0
 	}
@@ -415,7 +416,7 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 	c.pulse.asked()
 	c.w.begin().Open(s.id, &ipc.Open{
 		Tenant: r.Tenant, Method: r.Method, URL: r.URL, Headers: r.Headers, Body: r.Body, BodyMode: r.BodyMode,
-		RequestID: r.RequestID, ReceivedMs: r.ReceivedMs, Attempt: r.Attempt,
+		RequestID: r.RequestID, ReceivedMs: r.ReceivedMs, Attempt: r.Attempt, Event: r.Event, Entrypoint: r.Entrypoint, Name: r.Name, Upgrade: r.Upgrade,
 	})
 	c.w.end()
 	return s, nil

@@ -38,9 +38,10 @@ const (
 
 // tenant is what the gateway knows of a tenant it loaded into this shard.
 type tenant struct {
-	limits limits.Tenant
-	host   *tenantHost
-	fetch  func(*Subrequest)
+	limits   limits.Tenant
+	bindings int // service bindings of its env
+	host     *tenantHost
+	fetch    func(*Subrequest)
 }
 
 // EnvVar is one variable of the tenant's env.
@@ -48,6 +49,8 @@ type EnvVar struct {
 	Name  string
 	Value string
 	JSON  bool // Value is JSON and parsed before it is put into env
+	// Service: a service binding, without a value. The first of the list is the tenant's binding 1.
+	Service bool
 }
 
 // LogEntry is one line of a tenant's console, as its shard claims.
@@ -155,7 +158,7 @@ func (c *Conn) Load(ctx context.Context, r LoadRequest) (LoadResult, error) {
 		c.mu.Unlock()
 		return LoadResult{}, fmt.Errorf("load: tenant handle %d is in use in this shard", r.Tenant)
 	}
-	c.tenants[r.Tenant] = &tenant{limits: r.Limits, host: host, fetch: r.Fetch}
+	c.tenants[r.Tenant] = &tenant{limits: r.Limits, host: host, fetch: r.Fetch, bindings: bindings(r.Env)}
 	c.mu.Unlock()
 	if r.Begun != nil {
 		r.Begun()
@@ -224,13 +227,32 @@ func (c *Conn) violated(err error) error {
 	return v
 }
 
+// bindings counts the service bindings of an env.
+func bindings(env []EnvVar) (n int) {
+	for _, e := range env {
+		if e.Service {
+			n++
+		}
+	}
+	return n
+}
+
 func setEnv(p gen.Shard_load_Params, env []EnvVar) error {
 	list, err := p.NewEnv(int32(len(env)))
 	if err != nil {
 		return err
 	}
+	services := uint16(0)
 	for i, e := range env {
 		v := list.At(i)
+		if e.Service {
+			services++
+			v.SetService(services)
+			if err := v.SetName(e.Name); err != nil {
+				return err
+			}
+			continue
+		}
 		set := v.SetText
 		if e.JSON {
 			set = v.SetJson

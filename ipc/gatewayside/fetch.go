@@ -29,8 +29,17 @@ type Subrequest struct {
 	Headers  []byte // flat, checked
 	BodyMode gen.BodyMode
 	Redirect gen.Fetch_Redirect
+	// Binding is the number of the tenant's service binding that handles it, checked against how many
+	// it has; 0: it goes out.
+	Binding int
+	// Call is the RPC method that is asked of the binding; "": a fetch event.
+	Call string
+	// Upgrade: a WebSocket is asked for; see fetchsocket.go.
+	Upgrade bool
 	// Request is the id of the client's request that led to it.
 	Request string
+	// Chain is OpenRequest.Chain of the invocation that asks.
+	Chain []string
 
 	c      *Conn
 	parent *Stream
@@ -54,6 +63,7 @@ type Subrequest struct {
 	sendWindow int           // guarded by mu; bytes the shard still takes
 	writable   chan struct{} // guarded by mu; made by a writer that waits
 	released   bool          // guarded by mu; the shard wants no more frames
+	socket     socket        // guarded by mu
 }
 
 // Answer is the head of an upstream's response.
@@ -93,12 +103,14 @@ func (c *Conn) subrequest(f gen.Frame) error {
 	case s == nil:
 		// Only the shard's own done frame takes a stream out of the table: no race excuses this.
 		return ipc.Violation(ipc.KindStream, id, "a subrequest of stream %d, which is not open", q.Parent)
+	case int(q.Binding) > s.t.bindings:
+		return ipc.Violation(ipc.KindState, id, "a subrequest of binding %d, of which the tenant has %d", q.Binding, s.t.bindings)
 	case open >= w.Fetches:
 		return ipc.Violation(ipc.KindState, id, "more than %d subrequests open", w.Fetches)
 	}
 	r := &Subrequest{
 		Method: strings.Clone(q.Method), URL: strings.Clone(q.URL), Headers: append([]byte(nil), q.Headers...),
-		BodyMode: q.BodyMode, Redirect: q.Redirect, Request: s.name,
+		BodyMode: q.BodyMode, Redirect: q.Redirect, Request: s.name, Binding: int(q.Binding), Call: strings.Clone(q.Call), Upgrade: q.Upgrade, Chain: s.chain,
 		c: c, parent: s, id: id, buf: append([]byte(nil), q.Body...), recvWindow: w.Window - len(q.Body), sendWindow: w.Window,
 	}
 	if q.BodyMode != gen.BodyMode_streamed {
@@ -246,6 +258,12 @@ func (c *Conn) receiveFetch(f gen.Frame) error {
 		return ipc.Violation(ipc.KindState, id, "a shard does not abort a subrequest with reason %s", reason)
 	case gen.Frame_Which_window:
 		return r.onWindow(f.Window(), w)
+	case gen.Frame_Which_message_:
+		m, err := ipc.DecodeMessage(f, w)
+		if err != nil {
+			return err
+		}
+		return r.onMessage(&m)
 	}
 	return ipc.Violation(ipc.KindType, id, "a %s frame of a subrequest", f.Which())
 }
@@ -253,7 +271,7 @@ func (c *Conn) receiveFetch(f gen.Frame) error {
 func (r *Subrequest) onChunk(p []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.request != bodyOpen {
+	if r.request != bodyOpen || r.socket.open {
 		return ipc.Violation(ipc.KindState, r.id, "chunk without a body under way")
 	}
 	if len(p) > r.recvWindow {
@@ -276,7 +294,7 @@ func (r *Subrequest) onChunk(p []byte) error {
 func (r *Subrequest) onEnd(how direction, err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.request != bodyOpen {
+	if r.request != bodyOpen || r.socket.open {
 		return ipc.Violation(ipc.KindState, r.id, "end or abort without a body under way")
 	}
 	r.request, r.failure = how, err
@@ -302,7 +320,7 @@ func (r *Subrequest) release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.released = true
-	r.buf, r.off, r.unwanted = nil, 0, true
+	r.buf, r.off, r.unwanted, r.socket.msgs = nil, 0, true, nil
 	notify(r.readable)
 	notify(r.writable)
 }

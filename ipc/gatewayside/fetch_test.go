@@ -25,6 +25,54 @@ func ask() *ipc.Fetch {
 	return &ipc.Fetch{Parent: 1, Method: "GET", URL: "http://upstream.test/"}
 }
 
+// call makes an RPC call of r, by the first binding.
+func call(r *ipc.Fetch) {
+	r.Method, r.Binding, r.Call, r.Body, r.BodyMode = "POST", 1, "add", []byte("2\n[]"), gen.BodyMode_whole
+}
+
+// What a shard may ask of a binding arrives as it was asked, with the tenants that led to it.
+func TestServiceCall(t *testing.T) {
+	got := make(chan *gatewayside.Subrequest, 1)
+	pair := ipctest.NewPair(t)
+	peer := ipctest.NewPeer(t, pair)
+	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{PingTimeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.ForceFetcher(1, limits.DefaultTenant(), func(r *gatewayside.Subrequest) { got <- r; r.Fail("no") })
+	c.ForceBindings(1, 2)
+	open := get(1)
+	open.Event, open.Entrypoint, open.Name, open.Chain = gen.Event_call, "Sums", "add", []string{"a", "b"}
+	if _, err := c.Open(t.Context(), open); err != nil {
+		t.Fatal(err)
+	}
+	w := limits.DefaultWire()
+	o, err := ipc.DecodeOpen(peer.Want(gen.Frame_Which_open), &w)
+	if err != nil || o.Event != gen.Event_call || o.Entrypoint != "Sums" || o.Name != "add" {
+		t.Errorf("open: %+v, %v", o, err)
+	}
+	r := ask()
+	call(r)
+	r.Binding = 2
+	peer.Send(func(b *ipc.Batch) { b.Fetch(sub(1), r) })
+	select {
+	case q := <-got:
+		if q.Binding != 2 || q.Call != "add" || strings.Join(q.Chain, ",") != "a,b" {
+			t.Errorf("binding %d, call %q, chain %q", q.Binding, q.Call, q.Chain)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing arrived")
+	}
+	r.Binding = 3
+	peer.Send(func(b *ipc.Batch) { b.Fetch(sub(2), r) })
+	within(t, "the end", c.Closed())
+	var v *ipc.ViolationError
+	if !errors.As(c.Err(), &v) || v.Kind != ipc.KindState {
+		t.Errorf("binding 3 of 2: %v", c.Err())
+	}
+}
+
 // fetcher connects a hand-driven shard whose tenant 1 has stream 1 open and a way out.
 func fetcher(t *testing.T, l limits.Tenant, fetch func(*gatewayside.Subrequest)) (*ipctest.Peer, *gatewayside.Conn, *gatewayside.Stream) {
 	t.Helper()
@@ -128,6 +176,14 @@ func TestHostileFetches(t *testing.T) {
 		{"split headers", ipc.KindHeaders, edit(func(r *ipc.Fetch) { r.Headers = []byte("x\na\r\nb: c\n") })},
 		{"half a header", ipc.KindHeaders, edit(func(r *ipc.Fetch) { r.Headers = []byte("x\n") })},
 		{"too many headers", ipc.KindSize, edit(func(r *ipc.Fetch) { r.Headers = bytes.Repeat([]byte("x\ny\n"), w.HeaderCount+1) })},
+		{"a binding of none", ipc.KindState, edit(func(r *ipc.Fetch) { r.Binding = 1 })},
+		{"a binding of many", ipc.KindState, edit(func(r *ipc.Fetch) { r.Binding = 65535 })},
+		{"a call of no binding", ipc.KindState, edit(func(r *ipc.Fetch) { call(r); r.Binding = 0 })},
+		{"a call without arguments", ipc.KindState, edit(func(r *ipc.Fetch) { call(r); r.Body, r.BodyMode = nil, gen.BodyMode_none })},
+		{"a call by GET", ipc.KindState, edit(func(r *ipc.Fetch) { call(r); r.Method = "GET" })},
+		{"a call of no identifier", ipc.KindHeaders, edit(func(r *ipc.Fetch) { call(r); r.Call = "a\nb" })},
+		{"a call of a number", ipc.KindHeaders, edit(func(r *ipc.Fetch) { call(r); r.Call = "1a" })},
+		{"a call of a long name", ipc.KindSize, edit(func(r *ipc.Fetch) { call(r); r.Call = strings.Repeat("a", ipc.MaxNameBytes+1) })},
 		{"a body of a GET", ipc.KindState, edit(func(r *ipc.Fetch) { r.BodyMode, r.Body = gen.BodyMode_whole, []byte("x") })},
 		{"a body of none", ipc.KindState, edit(func(r *ipc.Fetch) { r.Method, r.Body = "POST", []byte("x") })},
 		{"an unknown body mode", ipc.KindEncoding, edit(func(r *ipc.Fetch) { r.BodyMode = 9 })},

@@ -276,6 +276,11 @@ func FuzzShardBytes(f *testing.F) {
 			b.End(1)
 		},
 		func(b *ipc.Batch) { b.Abort(1, gen.Abort_Reason_refused, "m"); b.Window(1, 1); b.Pong(1) },
+		func(b *ipc.Batch) {
+			r := ask()
+			call(r)
+			b.Fetch(sub(1), r)
+		},
 	} {
 		var b ipc.Batch
 		fill(&b)

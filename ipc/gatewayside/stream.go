@@ -27,6 +27,13 @@ type OpenRequest struct {
 	RequestID  string
 	ReceivedMs float64 // wall clock at the request's head, ms since 1970
 	Attempt    uint8   // 1 for the first try
+	Event      gen.Event
+	Entrypoint string // export that handles the event; "": the default one
+	Name       string // see schema Open.name
+	// Chain names the tenants whose invocations led to this one, the client's first. It stays here.
+	Chain []string
+	// Upgrade: the client asks for a WebSocket. The head may have status 101 then; see socket.go.
+	Upgrade bool
 }
 
 // check refuses what the worker's decoder would refuse: sending it would cost the connection.
@@ -44,6 +51,8 @@ func (r *OpenRequest) check(w *limits.Wire) error {
 		return fmt.Errorf("open stream: method of %d bytes, 1 to 32 allowed", len(r.Method))
 	case len(r.RequestID) > 128:
 		return fmt.Errorf("open stream: request id of %d bytes, limit 128", len(r.RequestID))
+	case len(r.Entrypoint) > ipc.MaxNameBytes || len(r.Name) > ipc.MaxNameBytes:
+		return fmt.Errorf("open stream: entrypoint or name of more than %d bytes", ipc.MaxNameBytes)
 	}
 	if err := ipc.CheckHeaders(r.Headers, w); err != nil {
 		return fmt.Errorf("open stream: request headers: %s", err.(*ipc.ViolationError).Detail)
@@ -88,6 +97,7 @@ const (
 	EffectSubrequest Effect = 1 << iota // a subrequest with a method that is not safe (RFC 9110 §9.2.1)
 	EffectCall                          // a call of another tenant that had an effect
 	EffectMessage                       // a WebSocket message
+	EffectEvent                         // it is an event of the host's making, such as a cron run
 )
 
 // direction is the state of one direction's body.
@@ -107,6 +117,7 @@ type Stream struct {
 	id     uint64
 	tenant uint32
 	name   string        // the client's request id
+	chain  []string      // OpenRequest.Chain
 	wall   time.Duration // allowed from its opening to the response's end
 	grace  time.Duration // allowed from the response's end to done
 
@@ -138,6 +149,9 @@ type Stream struct {
 	gone    bool          // guarded by mu; done received, or the connection ended
 	done    chan struct{} // guarded by mu; made by Done
 	expired bool          // guarded by mu; ended by deadline, done awaited
+
+	upgrade bool   // OpenRequest.Upgrade
+	socket  socket // guarded by mu
 
 	subs  map[uint64]*Subrequest // guarded by mu; those that the shard has not let go of
 	asked int                    // guarded by mu; fetch frames
@@ -180,6 +194,12 @@ func (s *Stream) receive(f gen.Frame) error {
 		return s.onAbort(reason, msg)
 	case gen.Frame_Which_window:
 		return s.onWindow(f.Window())
+	case gen.Frame_Which_message_:
+		m, err := ipc.DecodeMessage(f, w)
+		if err != nil {
+			return err
+		}
+		return s.onMessage(&m)
 	case gen.Frame_Which_done:
 		d, err := ipc.DecodeDone(f, w)
 		if err != nil {
@@ -202,6 +222,9 @@ func (s *Stream) onHead(h *ipc.Head) error {
 	defer s.mu.Unlock()
 	if s.head != nil {
 		return ipc.Violation(ipc.KindState, s.id, "second head")
+	}
+	if h.Status == ipc.StatusUpgrade {
+		return s.onUpgrade(head)
 	}
 	body := both[n:]
 	s.head = head
@@ -235,7 +258,7 @@ func (s *Stream) endResponse() {
 
 // streaming refuses body frames when no body is under way. Caller holds mu.
 func (s *Stream) streaming(what string) error {
-	if s.head == nil || s.response != bodyOpen {
+	if s.head == nil || s.response != bodyOpen || s.socket.open {
 		return ipc.Violation(ipc.KindState, s.id, "%s without a body under way", what)
 	}
 	return nil
@@ -314,6 +337,7 @@ func (s *Stream) onWindow(n uint32) error {
 		return ipc.Violation(ipc.KindWindow, s.id, "grant of %d bytes on top of %d", n, s.sendWindow)
 	}
 	s.sendWindow += int(n)
+	s.acknowledged()
 	notify(s.writable)
 	return nil
 }
@@ -344,6 +368,7 @@ func (s *Stream) onDone(d *ipc.Done) error {
 	s.mu.Unlock()
 	s.c.forget(s.id)
 	s.c.releaseAll(s)
+	s.closeSocket()
 	s.finish(Result{Outcome: d.Outcome, Message: d.Message, CPUMicros: d.CPUMicros})
 	return nil
 }

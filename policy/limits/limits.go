@@ -78,6 +78,7 @@ type Wire struct {
 	MessageBytes int // people-readable text in abort and done
 	Fetches      int // subrequests open on one channel
 	StreamFetch  int // of these, of one invocation
+	Message      int // bytes of one WebSocket message
 }
 
 // DefaultWire is used by both ends; it is part of the protocol, not of policy.
@@ -93,5 +94,6 @@ func DefaultWire() Wire {
 		MessageBytes: 8 << 10,
 		Fetches:      1024,
 		StreamFetch:  64,
+		Message:      1 << 20,
 	}
 }

@@ -14,18 +14,21 @@ type FetchRequest struct {
 	Method, URL string
 	Redirect    uint16 // a gen.Fetch_Redirect
 	BodyMode    uint16 // a gen.BodyMode
+	Binding     uint16 // 0, or the number of a service binding
+	Call        string // the RPC method asked of it
+	Upgrade     bool   // a WebSocket is asked for
 	Headers     []byte // flat
 }
 
 var errFetchForm = errors.New("malformed subrequest")
 
-// ParseFetch reads the meta of an OpFetch: method, URL, redirect mode and body mode, each with a line
-// feed behind it, then the header block.
+// ParseFetch reads the meta of an OpFetch: method, URL, redirect mode, body mode, binding,
+// call and whether a WebSocket is asked for, each with a line feed behind it, then the header block.
 func ParseFetch(meta string) (FetchRequest, error) {
 	var f FetchRequest
-	var redirect, mode string
+	var redirect, mode, binding, upgrade string
 	rest := meta
-	for _, field := range []*string{&f.Method, &f.URL, &redirect, &mode} {
+	for _, field := range []*string{&f.Method, &f.URL, &redirect, &mode, &binding, &f.Call, &upgrade} {
 		var ok bool
 		if *field, rest, ok = strings.Cut(rest, "\n"); !ok {
 			return f, errFetchForm
@@ -33,10 +36,12 @@ func ParseFetch(meta string) (FetchRequest, error) {
 	}
 	r, err1 := strconv.ParseUint(redirect, 10, 8)
 	m, err2 := strconv.ParseUint(mode, 10, 8)
-	if err1 != nil || err2 != nil {
+	n, err3 := strconv.ParseUint(binding, 10, 16)
+	if err1 != nil || err2 != nil || err3 != nil {
 		return f, errFetchForm
 	}
-	f.Redirect, f.BodyMode = uint16(r), uint16(m)
+	f.Upgrade = upgrade == "1"
+	f.Redirect, f.BodyMode, f.Binding = uint16(r), uint16(m), uint16(n)
 	f.Headers = make([]byte, 0, len(rest))
 	for _, c := range rest {
 		if c > 0xff {
@@ -45,6 +50,16 @@ func ParseFetch(meta string) (FetchRequest, error) {
 		f.Headers = append(f.Headers, byte(c))
 	}
 	return f, nil
+}
+
+// ServiceValue is the value of an env variable, given as JSON, that stands for a service binding. No
+// JSON begins with that character.
+func ServiceValue(binding uint16) string { return "\x01" + strconv.Itoa(int(binding)) }
+
+// EventMethod is the method under which the script is given an invocation that is not the default
+// export's fetch: no HTTP method holds a line feed.
+func EventMethod(method, event, entrypoint, name string) string {
+	return method + "\n" + event + "\n" + entrypoint + "\n" + name
 }
 
 // FetchAnswer is the head of a response to a subrequest.

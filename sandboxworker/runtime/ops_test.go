@@ -57,7 +57,7 @@ func FuzzDo(f *testing.F) {
 
 // What a script says of a subrequest is the tenant's word: it parses or not, and headers stay bytes.
 func FuzzParseFetch(f *testing.F) {
-	f.Add("GET\nhttp://a/\n0\n0\na\nb\n")
+	f.Add("GET\nhttp://a/\n0\n0\n0\n\n0\na\nb\n")
 	f.Add("POST\nhttp://a/\n2\n1\nx\n\u00e9\n")
 	f.Add("\n\n\n\n")
 	f.Fuzz(func(t *testing.T, meta string) {

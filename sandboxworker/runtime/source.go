@@ -20,7 +20,7 @@ type unit struct {
 var units = []unit{
 	{"", []string{
 		"core/primordials.js", "core/fifo.js", "core/webidl.js", "core/domexception.js", "core/report.js",
-		"encoding/base64.js",
+		"encoding/base64.js", "rpc/captures.js",
 	}},
 	{"eventsUnit", []string{"events/event.js", "events/target.js", "events/abort.js", "events/exports.js"}},
 	{"urlUnit", []string{"url/searchparams.js", "url/url.js"}},
@@ -35,6 +35,9 @@ var units = []unit{
 	{"consoleUnit", []string{"console/console.js"}},
 	{"cryptoUnit", []string{"crypto/crypto.js", "crypto/subtle.js"}},
 	{"fetchUnit", []string{"fetch/subrequest.js"}},
+	{"eventHandlersUnit", []string{"invoke/scheduled.js"}},
+	{"socketUnit", []string{"socket/websocket.js"}},
+	{"rpcUnit", []string{"rpc/codec.js", "rpc/service.js", "rpc/entrypoint.js"}},
 	{"", []string{
 		"fetch/headers.js", "fetch/body.js", "fetch/request.js", "fetch/response.js", "fetch/fetch.js",
 		"scope/timers.js", "scope/performance.js", "invoke/ops.js", "invoke/wirebody.js", "invoke/pump.js",

@@ -30,6 +30,8 @@ func (x *executor) handle(t *tenant, e *event) {
 		x.open(t, e)
 	case evChunk:
 		x.chunk(t, e)
+	case evMessage:
+		x.message(t, e)
 	case evEnd:
 		if t.iso != nil {
 			x.turnInv(t, e.inv, func(i *engine.Isolate) engine.Turn { return i.End(t.clock, e.inv.id) })
@@ -107,6 +109,7 @@ func (x *executor) open(t *tenant, e *event) {
 	t.log = logAccount{}
 	inv.requestID, inv.attempt = string([]byte(o.RequestID)), o.Attempt
 	inv.ungranted = len(o.Body)
+	inv.socket.allowed = o.Upgrade
 	if o.ReceivedMs > t.clock {
 		t.clock = o.ReceivedMs
 	}
@@ -118,7 +121,7 @@ func (x *executor) open(t *tenant, e *event) {
 	}
 	x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn {
 		return i.Request(t.clock, engine.Request{
-			Inv: inv.id, Method: o.Method, URL: o.URL, Headers: o.Headers, Body: o.Body, BodyMode: o.BodyMode,
+			Inv: inv.id, Method: eventMethod(&o), URL: o.URL, Headers: o.Headers, Body: o.Body, BodyMode: o.BodyMode,
 			RequestID: o.RequestID, Attempt: o.Attempt,
 		})
 	})

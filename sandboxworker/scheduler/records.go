@@ -134,6 +134,9 @@ func (x *executor) record(t *tenant, r *engine.Record) {
 	if inv == nil || inv.over {
 		return
 	}
+	if inv.socket.open && x.socketRecord(t, inv, r) {
+		return
+	}
 	switch r.Kind {
 	case engine.RecordHead:
 		t.said++
@@ -168,6 +171,10 @@ func (x *executor) record(t *tenant, r *engine.Record) {
 // length it would have had.
 func (x *executor) head(t *tenant, inv *invocation, r *engine.Record) {
 	if inv.headSent {
+		return
+	}
+	if r.Status == ipc.StatusUpgrade && inv.socket.allowed && r.BodyMode == gen.BodyMode_none {
+		x.upgrade(t, inv, r)
 		return
 	}
 	err := ipc.CheckHeaders(r.Headers, &x.s.opt.Wire)

@@ -271,6 +271,8 @@ func (s *Scheduler) dispatch(f gen.Frame, raw []byte, nowMs float64) error {
 	switch f.Which() {
 	case gen.Frame_Which_chunk:
 		e.kind, e.frame = evChunk, s.keep(raw)
+	case gen.Frame_Which_message_:
+		e.kind, e.frame = evMessage, s.keep(raw)
 	case gen.Frame_Which_end:
 		e.kind = evEnd
 	case gen.Frame_Which_abort:

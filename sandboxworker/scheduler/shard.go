@@ -106,6 +106,9 @@ func newTenant(a gen.Shard_load_Params) (*tenant, error) {
 			return nil, fmt.Errorf("env: %w", err)
 		}
 		t.env = append(t.env, v)
+		if env.At(i).Which() == gen.EnvVar_Which_service {
+			t.bindings++
+		}
 	}
 	t.logs = &tenantLog{host: a.Host().AddRef()}
 	return t, nil
@@ -142,6 +145,9 @@ func readEnv(v gen.EnvVar) (engine.EnvVar, error) {
 		return engine.EnvVar{}, err
 	}
 	out := engine.EnvVar{Name: name}
+	if v.Which() == gen.EnvVar_Which_service {
+		return serviceVar(name, v.Service()), nil
+	}
 	if v.Which() == gen.EnvVar_Which_json {
 		out.JSON = true
 		out.Value, err = v.Json()

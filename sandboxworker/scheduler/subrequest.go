@@ -18,6 +18,7 @@ type subrequest struct {
 	id     uint32 // the runtime's name for it
 	stream uint64 // the wire's
 
+	socket   socket
 	answered bool // the isolate has its head
 	over     bool // the gateway was told the last word
 
@@ -64,11 +65,15 @@ func (x *executor) startFetch(t *tenant, inv *invocation, r *engine.Record) (ref
 	f := ipc.Fetch{
 		Parent: inv.stream, Method: q.Method, URL: q.URL, Headers: q.Headers,
 		BodyMode: gen.BodyMode(q.BodyMode), Redirect: gen.Fetch_Redirect(q.Redirect), Body: r.Data,
+		Binding: q.Binding, Call: q.Call, Upgrade: q.Upgrade,
+	}
+	if int(f.Binding) > t.bindings {
+		return "no such service binding"
 	}
 	if err := f.Check(w); err != nil {
 		return err.(*ipc.ViolationError).Detail
 	}
-	sub := &subrequest{inv: inv, id: r.ID, window: w.Window - len(f.Body), bodyOver: f.BodyMode != gen.BodyMode_streamed}
+	sub := &subrequest{socket: socket{allowed: f.Upgrade}, inv: inv, id: r.ID, window: w.Window - len(f.Body), bodyOver: f.BodyMode != gen.BodyMode_streamed}
 	s.mu.Lock()
 	if len(s.fetches) >= w.Fetches {
 		s.mu.Unlock()
@@ -97,6 +102,9 @@ func (x *executor) startFetch(t *tenant, inv *invocation, r *engine.Record) (ref
 func (x *executor) subRecord(t *tenant, r *engine.Record) {
 	sub := t.subs[r.Inv]
 	if sub == nil || sub.over {
+		return
+	}
+	if sub.socket.open && x.subSocketRecord(sub, r) {
 		return
 	}
 	switch r.Kind {
@@ -220,6 +228,8 @@ func (x *executor) handleSub(t *tenant, e *event) {
 		sub.ungranted += len(p)
 		inv.moved += len(p)
 		x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn { return i.Chunk(t.clock, sub.id, p) })
+	case evMessage:
+		x.subMessage(t, sub, e)
 	case evEnd:
 		x.release(sub)
 		x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn { return i.End(t.clock, sub.id) })
@@ -258,7 +268,9 @@ func (x *executor) answer(t *tenant, sub *subrequest, e *event) {
 	sub.answered = true
 	a := runtime.FetchAnswer{Status: int(h.Status), StatusText: h.StatusText, URL: h.URL, Redirected: h.Redirected,
 		Body: h.BodyMode != gen.BodyMode_none, Headers: h.Headers}
-	if !a.Body {
+	if a.Status == ipc.StatusUpgrade && sub.socket.allowed {
+		sub.socket.open, sub.bodyOver, sub.window = true, false, x.s.opt.Wire.Window
+	} else if !a.Body {
 		x.release(sub)
 	}
 	meta := a.Meta()

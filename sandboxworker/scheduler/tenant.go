@@ -22,6 +22,7 @@ const (
 	evDrop                      // tell the isolate that an invocation is over for the gateway
 	evHead                      // the answer to a subrequest begins; frame is the head frame
 	evLoad                      // start the tenant's code; done is called with the outcome
+	evMessage                   // part of a WebSocket message; frame is the message frame
 	evCode                      // make a code cache; code is called with it
 )
 
@@ -46,6 +47,8 @@ type tenant struct {
 	env    []engine.EnvVar
 	limits tenantLimits
 	logs   *tenantLog
+
+	bindings int // service bindings of its env
 
 	// Guarded by the scheduler's mu.
 	queue    []event       // mailbox, oldest first
@@ -116,6 +119,7 @@ type invocation struct {
 	// Response.
 	body     uint64 // bytes of its body so far
 	headSent bool
+	socket   socket
 	ended    bool // the engine has said end or abort, or the head said it all
 	unwanted bool // the gateway takes no more of the body
 	window   int  // bytes the gateway still takes

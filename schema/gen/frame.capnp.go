@@ -13,21 +13,22 @@ type Frame capnp.Struct
 type Frame_Which uint16
 
 const (
-	Frame_Which_open    Frame_Which = 0
-	Frame_Which_head    Frame_Which = 1
-	Frame_Which_chunk   Frame_Which = 2
-	Frame_Which_end     Frame_Which = 3
-	Frame_Which_abort   Frame_Which = 4
-	Frame_Which_window  Frame_Which = 5
-	Frame_Which_done    Frame_Which = 6
-	Frame_Which_ping    Frame_Which = 7
-	Frame_Which_pong    Frame_Which = 8
-	Frame_Which_overdue Frame_Which = 9
-	Frame_Which_fetch   Frame_Which = 10
+	Frame_Which_open     Frame_Which = 0
+	Frame_Which_head     Frame_Which = 1
+	Frame_Which_chunk    Frame_Which = 2
+	Frame_Which_end      Frame_Which = 3
+	Frame_Which_abort    Frame_Which = 4
+	Frame_Which_window   Frame_Which = 5
+	Frame_Which_done     Frame_Which = 6
+	Frame_Which_ping     Frame_Which = 7
+	Frame_Which_pong     Frame_Which = 8
+	Frame_Which_overdue  Frame_Which = 9
+	Frame_Which_fetch    Frame_Which = 10
+	Frame_Which_message_ Frame_Which = 11
 )
 
 func (w Frame_Which) String() string {
-	const s = "openheadchunkendabortwindowdonepingpongoverduefetch"
+	const s = "openheadchunkendabortwindowdonepingpongoverduefetchmessage_"
 	switch w {
 	case Frame_Which_open:
 		return s[0:4]
@@ -51,6 +52,8 @@ func (w Frame_Which) String() string {
 		return s[39:46]
 	case Frame_Which_fetch:
 		return s[46:51]
+	case Frame_Which_message_:
+		return s[51:59]
 
 	}
 	return "Frame_Which(" + strconv.FormatUint(uint64(w), 10) + ")"
@@ -366,6 +369,38 @@ func (s Frame) NewFetch() (Fetch, error) {
 	return ss, err
 }
 
+func (s Frame) Message_() (Message, error) {
+	if capnp.Struct(s).Uint16(8) != 11 {
+		panic("Which() != message_")
+	}
+	p, err := capnp.Struct(s).Ptr(0)
+	return Message(p.Struct()), err
+}
+
+func (s Frame) HasMessage_() bool {
+	if capnp.Struct(s).Uint16(8) != 11 {
+		return false
+	}
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Frame) SetMessage_(v Message) error {
+	capnp.Struct(s).SetUint16(8, 11)
+	return capnp.Struct(s).SetPtr(0, capnp.Struct(v).ToPtr())
+}
+
+// NewMessage_ sets the message_ field to a newly
+// allocated Message struct, preferring placement in s's segment.
+func (s Frame) NewMessage_() (Message, error) {
+	capnp.Struct(s).SetUint16(8, 11)
+	ss, err := NewMessage(capnp.Struct(s).Segment())
+	if err != nil {
+		return Message{}, err
+	}
+	err = capnp.Struct(s).SetPtr(0, capnp.Struct(ss).ToPtr())
+	return ss, err
+}
+
 // Frame_List is a list of Frame.
 type Frame_List = capnp.StructList[Frame]
 
@@ -400,6 +435,9 @@ func (p Frame_Future) Overdue() Overdue_Future {
 func (p Frame_Future) Fetch() Fetch_Future {
 	return Fetch_Future{Future: p.Future.Field(0, nil)}
 }
+func (p Frame_Future) Message_() Message_Future {
+	return Message_Future{Future: p.Future.Field(0, nil)}
+}
 
 type Open capnp.Struct
 
@@ -407,12 +445,12 @@ type Open capnp.Struct
 const Open_TypeID = 0xa70edc2c477478ad
 
 func NewOpen(s *capnp.Segment) (Open, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 7})
 	return Open(st), err
 }
 
 func NewRootOpen(s *capnp.Segment) (Open, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 7})
 	return Open(st), err
 }
 
@@ -560,12 +598,64 @@ func (s Open) SetAttempt(v uint8) {
 	capnp.Struct(s).SetUint8(6, v)
 }
 
+func (s Open) Event() Event {
+	return Event(capnp.Struct(s).Uint16(16))
+}
+
+func (s Open) SetEvent(v Event) {
+	capnp.Struct(s).SetUint16(16, uint16(v))
+}
+
+func (s Open) Entrypoint() (string, error) {
+	p, err := capnp.Struct(s).Ptr(5)
+	return p.Text(), err
+}
+
+func (s Open) HasEntrypoint() bool {
+	return capnp.Struct(s).HasPtr(5)
+}
+
+func (s Open) EntrypointBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(5)
+	return p.TextBytes(), err
+}
+
+func (s Open) SetEntrypoint(v string) error {
+	return capnp.Struct(s).SetText(5, v)
+}
+
+func (s Open) Name() (string, error) {
+	p, err := capnp.Struct(s).Ptr(6)
+	return p.Text(), err
+}
+
+func (s Open) HasName() bool {
+	return capnp.Struct(s).HasPtr(6)
+}
+
+func (s Open) NameBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(6)
+	return p.TextBytes(), err
+}
+
+func (s Open) SetName(v string) error {
+	return capnp.Struct(s).SetText(6, v)
+}
+
+func (s Open) Upgrade() bool {
+	return capnp.Struct(s).Bit(56)
+}
+
+func (s Open) SetUpgrade(v bool) {
+	capnp.Struct(s).SetBit(56, v)
+}
+
 // Open_List is a list of Open.
 type Open_List = capnp.StructList[Open]
 
 // NewOpen creates a new list of Open.
 func NewOpen_List(s *capnp.Segment, sz int32) (Open_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 24, PointerCount: 7}, sz)
 	return capnp.StructList[Open](l), err
 }
 
@@ -575,6 +665,153 @@ type Open_Future struct{ *capnp.Future }
 func (f Open_Future) Struct() (Open, error) {
 	p, err := f.Future.Ptr()
 	return Open(p.Struct()), err
+}
+
+type Message capnp.Struct
+
+// Message_TypeID is the unique identifier for the type Message.
+const Message_TypeID = 0xbca3185639b4f7a7
+
+func NewMessage(s *capnp.Segment) (Message, error) {
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return Message(st), err
+}
+
+func NewRootMessage(s *capnp.Segment) (Message, error) {
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1})
+	return Message(st), err
+}
+
+func ReadRootMessage(msg *capnp.Message) (Message, error) {
+	root, err := msg.Root()
+	return Message(root.Struct()), err
+}
+
+func (s Message) String() string {
+	str, _ := text.Marshal(0xbca3185639b4f7a7, capnp.Struct(s))
+	return str
+}
+
+func (s Message) EncodeAsPtr(seg *capnp.Segment) capnp.Ptr {
+	return capnp.Struct(s).EncodeAsPtr(seg)
+}
+
+func (Message) DecodeFromPtr(p capnp.Ptr) Message {
+	return Message(capnp.Struct{}.DecodeFromPtr(p))
+}
+
+func (s Message) ToPtr() capnp.Ptr {
+	return capnp.Struct(s).ToPtr()
+}
+func (s Message) IsValid() bool {
+	return capnp.Struct(s).IsValid()
+}
+
+func (s Message) Message() *capnp.Message {
+	return capnp.Struct(s).Message()
+}
+
+func (s Message) Segment() *capnp.Segment {
+	return capnp.Struct(s).Segment()
+}
+func (s Message) Opcode() uint8 {
+	return capnp.Struct(s).Uint8(0)
+}
+
+func (s Message) SetOpcode(v uint8) {
+	capnp.Struct(s).SetUint8(0, v)
+}
+
+func (s Message) Last() bool {
+	return capnp.Struct(s).Bit(8)
+}
+
+func (s Message) SetLast(v bool) {
+	capnp.Struct(s).SetBit(8, v)
+}
+
+func (s Message) Data() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(0)
+	return []byte(p.Data()), err
+}
+
+func (s Message) HasData() bool {
+	return capnp.Struct(s).HasPtr(0)
+}
+
+func (s Message) SetData(v []byte) error {
+	return capnp.Struct(s).SetData(0, v)
+}
+
+// Message_List is a list of Message.
+type Message_List = capnp.StructList[Message]
+
+// NewMessage creates a new list of Message.
+func NewMessage_List(s *capnp.Segment, sz int32) (Message_List, error) {
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 8, PointerCount: 1}, sz)
+	return capnp.StructList[Message](l), err
+}
+
+// Message_Future is a wrapper for a Message promised by a client call.
+type Message_Future struct{ *capnp.Future }
+
+func (f Message_Future) Struct() (Message, error) {
+	p, err := f.Future.Ptr()
+	return Message(p.Struct()), err
+}
+
+type Event uint16
+
+// Event_TypeID is the unique identifier for the type Event.
+const Event_TypeID = 0x878feb8c3c5398f5
+
+// Values of Event.
+const (
+	Event_fetch     Event = 0
+	Event_call      Event = 1
+	Event_scheduled Event = 2
+	Event_tail      Event = 3
+)
+
+// String returns the enum's constant name.
+func (c Event) String() string {
+	switch c {
+	case Event_fetch:
+		return "fetch"
+	case Event_call:
+		return "call"
+	case Event_scheduled:
+		return "scheduled"
+	case Event_tail:
+		return "tail"
+
+	default:
+		return ""
+	}
+}
+
+// EventFromString returns the enum value with a name,
+// or the zero value if there's no such value.
+func EventFromString(c string) Event {
+	switch c {
+	case "fetch":
+		return Event_fetch
+	case "call":
+		return Event_call
+	case "scheduled":
+		return Event_scheduled
+	case "tail":
+		return Event_tail
+
+	default:
+		return 0
+	}
+}
+
+type Event_List = capnp.EnumList[Event]
+
+func NewEvent_List(s *capnp.Segment, sz int32) (Event_List, error) {
+	return capnp.NewEnumList[Event](s, sz)
 }
 
 type BodyMode uint16
@@ -1014,12 +1251,12 @@ type Fetch capnp.Struct
 const Fetch_TypeID = 0x8e7659f415ffdc75
 
 func NewFetch(s *capnp.Segment) (Fetch, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 4})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
 	return Fetch(st), err
 }
 
 func NewRootFetch(s *capnp.Segment) (Fetch, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 4})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
 	return Fetch(st), err
 }
 
@@ -1141,12 +1378,46 @@ func (s Fetch) SetRedirect(v Fetch_Redirect) {
 	capnp.Struct(s).SetUint16(10, uint16(v))
 }
 
+func (s Fetch) Binding() uint16 {
+	return capnp.Struct(s).Uint16(12)
+}
+
+func (s Fetch) SetBinding(v uint16) {
+	capnp.Struct(s).SetUint16(12, v)
+}
+
+func (s Fetch) Call() (string, error) {
+	p, err := capnp.Struct(s).Ptr(4)
+	return p.Text(), err
+}
+
+func (s Fetch) HasCall() bool {
+	return capnp.Struct(s).HasPtr(4)
+}
+
+func (s Fetch) CallBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(4)
+	return p.TextBytes(), err
+}
+
+func (s Fetch) SetCall(v string) error {
+	return capnp.Struct(s).SetText(4, v)
+}
+
+func (s Fetch) Upgrade() bool {
+	return capnp.Struct(s).Bit(112)
+}
+
+func (s Fetch) SetUpgrade(v bool) {
+	capnp.Struct(s).SetBit(112, v)
+}
+
 // Fetch_List is a list of Fetch.
 type Fetch_List = capnp.StructList[Fetch]
 
 // NewFetch creates a new list of Fetch.
 func NewFetch_List(s *capnp.Segment, sz int32) (Fetch_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 4}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5}, sz)
 	return capnp.StructList[Fetch](l), err
 }
 

@@ -40,6 +40,7 @@ var rooms = map[string]room{
 	"policy/namespaces": {inside: []string{"policy/limits"}, outside: []string{"golang.org/x/sys/"}, denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
 	"policy/egress":     {denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
 	"policy/suspicion":  {denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
+	"policy/cron":       {outside: []string{"github.com/adhocore/gronx"}, denied: append([]string{"net", "os/exec"}, networkParsers...)},
 	"policy/limits":     {denied: append([]string{"os", "net", "os/exec"}, networkParsers...)},
 
 	// The launcher has the privilege: it links no parser of anything from the network.
@@ -49,13 +50,19 @@ var rooms = map[string]room{
 		denied:  networkParsers,
 	},
 	"supervisor/gateway/": {
-		inside:  []string{"supervisor/gateway/", "supervisor/placement", "supervisor/tenants", "supervisor/observe", "supervisor/egress", "supervisor/launcher/orders", "ipc/", "schema/gen", "policy/"},
+		inside:  []string{"supervisor/gateway/", "supervisor/placement", "supervisor/tenants", "supervisor/observe", "supervisor/egress", "supervisor/socket", "supervisor/launcher/orders", "ipc/", "schema/gen", "policy/"},
 		outside: []string{"golang.org/x/", "github.com/prometheus/", "github.com/coder/websocket"},
 	},
 	// The only code that dials for a tenant.
 	"supervisor/egress/": {
-		inside:  []string{"supervisor/egress/", "supervisor/observe", "ipc/", "schema/gen", "policy/"},
-		outside: []string{"github.com/andybalholm/brotli", "github.com/klauspost/compress/"},
+		inside:  []string{"supervisor/egress/", "supervisor/observe", "supervisor/socket", "ipc/", "schema/gen", "policy/"},
+		outside: []string{"github.com/andybalholm/brotli", "github.com/klauspost/compress/", "github.com/coder/websocket"},
+		denied:  []string{"os", "os/exec"},
+	},
+	// What both have in common, on either side of a WebSocket: it is given connections and dials none.
+	"supervisor/socket": {
+		inside:  []string{"ipc/", "schema/gen", "policy/limits"},
+		outside: []string{"github.com/coder/websocket"},
 		denied:  []string{"os", "os/exec"},
 	},
 	"supervisor/placement/": {

@@ -44,6 +44,10 @@ type Options struct {
 	Resolver *net.Resolver  // the system's name servers, asked by Go itself
 	Roots    *x509.CertPool // the system's
 
+	// Reached is told, before anything is dialled, that a tenant is about to ask a host name for a path.
+	// chain names the tenants whose invocations led to it, the tenant itself last. May be nil.
+	Reached func(chain []string, host, path string)
+
 	ConnectTimeout time.Duration // of one address; 10 s
 	HeadTimeout    time.Duration // from the request's last byte to the response's head; 100 s
 	IdleTimeout    time.Duration // without a byte of the response although it is wanted; 100 s

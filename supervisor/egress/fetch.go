@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"bulkhead/ipc/gatewayside"
 	rules "bulkhead/policy/egress"
 	"bulkhead/schema/gen"
 	"bulkhead/supervisor/observe"
+	"bulkhead/supervisor/socket"
 )
 
 // maxRedirects is the Fetch standard's (https://fetch.spec.whatwg.org/#http-redirect-fetch).
@@ -38,12 +40,21 @@ type Request struct {
 	Headers  []byte // flat
 	BodyMode gen.BodyMode
 	Redirect gen.Fetch_Redirect
-	ID       string // of the client's request, for the log
+	ID       string   // of the client's request, for the log
+	Chain    []string // tenants whose invocations led to this one
+	Upgrade  bool     // a WebSocket is asked for; the Exchange is an Upgrader
 }
 
 // Fetch performs a subrequest of the tenant and returns when it is over.
 func (e *Egress) Fetch(tenant string, r *gatewayside.Subrequest) {
-	e.Serve(tenant, Request{Method: r.Method, URL: r.URL, Headers: r.Headers, BodyMode: r.BodyMode, Redirect: r.Redirect, ID: r.Request}, r)
+	e.Serve(tenant, Request{Method: r.Method, URL: r.URL, Headers: r.Headers, BodyMode: r.BodyMode, Redirect: r.Redirect, ID: r.Request, Chain: r.Chain, Upgrade: r.Upgrade}, r)
+}
+
+// Upgrader is an Exchange that a WebSocket can be given to; see gatewayside.Subrequest.
+type Upgrader interface {
+	Exchange
+	socket.Peer
+	Switch(headers []byte, url string) error
 }
 
 // Serve is Fetch for any Exchange.
@@ -113,6 +124,9 @@ func (f *fetch) run() error {
 		return err
 	}
 	header := requestHeaders(f.r.Headers)
+	if f.r.Upgrade {
+		return f.webSocket(ctx, u, header)
+	}
 	method, first := f.r.Method, u
 	for hops := 0; ; hops++ {
 		resp, err := f.send(ctx, method, u, header)
@@ -177,6 +191,9 @@ func (f *fetch) send(ctx context.Context, method string, u *url.URL, header http
 		if err := f.x.Affect(gatewayside.EffectSubrequest); err != nil {
 			return nil, err
 		}
+	}
+	if reached := f.c.e.opt.Reached; reached != nil {
+		reached(append(slices.Clone(f.r.Chain), f.c.tenant), u.Host, u.EscapedPath())
 	}
 	h := header.Clone()
 	if f.c.judge.Internal(host, port) {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"bulkhead/ipc"
 	"bulkhead/ipc/gatewayside"
 	"bulkhead/schema/gen"
 )
@@ -52,6 +53,10 @@ const drainTime = 100 * time.Millisecond
 
 // respond copies the response to the client and ends the call.
 func (c *call) respond(stream *gatewayside.Stream, head *gatewayside.Head) {
+	if head.Status == ipc.StatusUpgrade {
+		c.upgrade(stream, head)
+		return
+	}
 	h := c.w.Header()
 	length := setResponseHeaders(h, head.Headers)
 	h[headerRequestID] = []string{c.id}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"bulkhead/policy/limits"
+	"bulkhead/supervisor/socket"
 )
 
 // guard stands between a client's connection and net/http. It lets bytes through that the strict
@@ -30,6 +31,8 @@ type guard struct {
 	// so that no leftover of a body is ever read as a request.
 	spent atomic.Bool
 
+	raw atomic.Pointer[socket.Gate] // set: what comes is a WebSocket's, not HTTP any more
+
 	hasty   atomic.Int64 // Unix ns after which a read that fails has lost an unread body; 0: none
 	since   atomic.Int64 // Unix ns since which no request is being handled; for the host's choice of whom to cut
 	closed  atomic.Bool
@@ -38,6 +41,9 @@ type guard struct {
 
 // Read implements net.Conn.
 func (g *guard) Read(p []byte) (int, error) {
+	if gate := g.raw.Load(); gate != nil {
+		return gate.Read(g.Conn, p)
+	}
 	if g.err != nil {
 		return 0, g.err
 	}

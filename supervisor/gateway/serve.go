@@ -34,6 +34,11 @@ type call struct {
 	pump  *pump
 	alone int  // deaths of shards in which nobody else was
 	over  bool // its response has gone out whole
+
+	event   bool          // it is an event of the host's, and no client waits
+	settled chan struct{} // closed by settle, if it is not nil
+
+	service *gatewayside.Subrequest // what it answers, if it is a call by another tenant
 }
 
 // scratch is what a request needs of memory besides: flat headers, URL, a small body.
@@ -122,6 +127,9 @@ func (c *call) settle(o gen.Outcome) {
 	c.stats.Running.Add(-1)
 	c.s.running.Add(-1)
 	c.s.obs.Metrics.Latency(time.Since(c.start))
+	if c.settled != nil {
+		close(c.settled)
+	}
 }
 
 // drop releases the lease, if any.
@@ -168,14 +176,25 @@ var errBodyLost = errors.New("the process ended while this request was in it, an
 // the request: what arrived whole can be replayed if the shard dies. It returns false if it has
 // answered.
 func (c *call) prepare(b *scratch) bool {
+	if c.service != nil {
+		return c.prepareService(b)
+	}
+	if c.event {
+		return c.prepareEvent(b)
+	}
 	r := c.r
 	b.headers = appendRequestHeaders(b.headers[:0], r)
 	b.url = requestURL(b.url[:0], r, c.s.opt.Scheme)
 	if !c.requestFits(b) {
 		return false
 	}
+	upgrade := wantsSocket(r)
+	if upgrade {
+		b.headers = appendSocketHeader(b.headers)
+	}
 	c.req = gatewayside.OpenRequest{
-		Method: r.Method, URL: string(b.url), Headers: b.headers, RequestID: c.id,
+		Upgrade: upgrade,
+		Method:  r.Method, URL: string(b.url), Headers: b.headers, RequestID: c.id,
 		ReceivedMs: float64(c.start.UnixMicro()) / 1e3, Attempt: 1,
 	}
 	switch n := r.ContentLength; {
@@ -220,6 +239,9 @@ func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 				continue
 			}
 			return nil, nil, err
+		}
+		if c.event {
+			stream.MarkEffect(gatewayside.EffectEvent)
 		}
 		if c.req.BodyMode == gen.BodyMode_streamed {
 			if !c.feed(stream) {
@@ -352,7 +374,7 @@ func (c *call) finish(stream *gatewayside.Stream, instead gen.Outcome) {
 	}
 	// A copy: net/http takes the request back when the handler returns.
 	rest := *c
-	rest.w, rest.r, rest.g, rest.pump = nil, nil, nil, nil
+	rest.w, rest.r, rest.g, rest.pump, rest.service = nil, nil, nil, nil, nil
 	c.held = false
 	c.s.after.Go(func() {
 		<-stream.Done()

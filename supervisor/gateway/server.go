@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bulkhead/policy"
 	"bulkhead/policy/limits"
 	"bulkhead/supervisor/observe"
 	"bulkhead/supervisor/placement"
@@ -27,6 +28,12 @@ type Options struct {
 	Len      func() int           // how many it lists; may be nil
 	Pool     *placement.Pool
 	Observer *observe.Observer
+	// Get finds a tenant by its id, for calls between tenants; nil: there are none.
+	Get func(ctx context.Context, id string) (*tenants.Version, bool)
+	// Owner says which tenant a Host and a path lead to, without waiting for anything; nil: nobody is asked.
+	Owner func(host, path string) (tenant string, ok bool)
+	// Policy is the one in force, for who may call whom; required with Get.
+	Policy func() *policy.Policy
 	// OnLog is given what the gateway itself writes into tenants' logs, beside Observer.Logs; may be nil.
 	OnLog func(tenant string, line observe.Line)
 
@@ -83,6 +90,7 @@ type Server struct {
 
 	conns    atomic.Int64
 	guards   guardSet
+	sockets  socketSet
 	running  atomic.Int64 // invocations admitted and not over
 	draining atomic.Bool
 	asked    atomic.Bool    // a request came since Idle was last called
@@ -128,6 +136,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for s.running.Load() > 0 {
+		s.sockets.endAll()
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -13,9 +13,9 @@
 // tells the requests that were in it. A suspect is served, alone or in a small group; the next
 // death tells more.
 //
-// Invariants: a shard hosts at most limits.Shard.MaxTenants tenants, all of one kind and of
-// one cordon. A handle
-// is never used twice in a shard. Every shard that was spawned is watched by one goroutine until
+// Invariants: a shard hosts at most limits.Shard.MaxTenants tenants, all of one kind and of one
+// cordon. A handle is never used twice in a shard. Tenants of whom one can call the other never share
+// one (apart.go). Every shard that was spawned is watched by one goroutine until
 // its process is gone. A lease holds its tenant in place: nothing is evicted under a request.
 package placement
 
@@ -81,7 +81,7 @@ type Options struct {
 	IdleEvict time.Duration   // a tenant without a request for this long is unloaded; 10 min
 	Observer  *observe.Observer
 	// Fetch performs a subrequest of a tenant and returns when it is over; nil: there is no way out.
-	Fetch func(tenant string, r *gatewayside.Subrequest)
+	Fetch func(v *tenants.Version, r *gatewayside.Subrequest)
 	// OnLog is given the log lines of tenants as they come, beside Observer.Logs; may be nil.
 	OnLog func(tenant string, line observe.Line)
 	// OnObserved is given what was seen of tenants, where policy says that it is recorded; may be nil.

@@ -133,11 +133,11 @@ func (p *Pool) loadRequest(s *shard, pl *place, code []byte) gatewayside.LoadReq
 	v := pl.v
 	env := make([]gatewayside.EnvVar, len(v.Env))
 	for i, e := range v.Env {
-		env[i] = gatewayside.EnvVar{Name: e.Name, Value: e.Value, JSON: e.JSON}
+		env[i] = gatewayside.EnvVar{Name: e.Name, Value: e.Value, JSON: e.JSON, Service: e.Service != ""}
 	}
 	var maps budget
 	room := logRoom{bytes: logBurst}
-	return gatewayside.LoadRequest{Tenant: pl.handle, Bundle: code, Env: env, Limits: v.Limits, Fetch: p.fetcher(v.Tenant),
+	return gatewayside.LoadRequest{Tenant: pl.handle, Bundle: code, Env: env, Limits: v.Limits, Fetch: p.fetcher(v),
 		Logs: func(entries []gatewayside.LogEntry) {
 			lines := make([]observe.Line, 0, len(entries))
 			for _, e := range entries {
@@ -167,11 +167,11 @@ func (p *Pool) loadRequest(s *shard, pl *place, code []byte) gatewayside.LoadReq
 }
 
 // fetcher performs subrequests in a tenant's name: the shard that asks says no name.
-func (p *Pool) fetcher(tenant string) func(*gatewayside.Subrequest) {
+func (p *Pool) fetcher(v *tenants.Version) func(*gatewayside.Subrequest) {
 	if p.opt.Fetch == nil {
 		return nil
 	}
-	return func(r *gatewayside.Subrequest) { p.opt.Fetch(tenant, r) }
+	return func(r *gatewayside.Subrequest) { p.opt.Fetch(v, r) }
 }
 
 // budget bounds how often a tenant's log may cost the gateway the reading of a source map: one

@@ -30,8 +30,8 @@ func (p *Pool) load(pl *place) {
 	defer p.mu.Unlock()
 	defer close(pl.ready)
 	if err == nil && !pl.shard.dead {
-		if cohort, _ := p.cohortLocked(pl.v.Tenant); cohort != pl.shard.cohort || p.misplacedLocked(pl) {
-			// It was accused or released, or policy changed, while it was loading: not here.
+		if cohort, _ := p.cohortLocked(pl.v.Tenant); cohort != pl.shard.cohort || p.misplacedLocked(pl) || !p.strangersLocked(pl.v, pl.shard) {
+			// It was accused or released, called by a neighbour, or policy changed, while it was loading: not here.
 			err = fmt.Errorf("load %s: %w", pl.v.Tenant, errShardDied)
 			moved := &place{v: pl.v, shard: pl.shard, handle: pl.handle}
 			pl.shard.hosted[pl.handle] = moved
@@ -214,7 +214,7 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 		cohort, next := p.cohortLocked(pl.v.Tenant)
 		alone = alone && p.soloLocked() < maxSolo
 		w := p.wants(pl.v)
-		s := p.fitLocked(w, cohort, alone)
+		s := p.fitLocked(pl.v, w, cohort, alone)
 		if s != nil && !s.used && time.Now().Before(next) {
 			wait := time.Until(next)
 			p.mu.Unlock()
@@ -262,7 +262,9 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 		}
 		var victim *place
 		if done == nil {
-			if victim = p.idlestLocked(func(s *shard) bool { return s.kind == w.kind && s.cordon == w.cordon && s.cohort == cohort }); victim == nil {
+			if victim = p.idlestLocked(func(s *shard) bool {
+				return s.kind == w.kind && s.cordon == w.cordon && s.cohort == cohort && p.strangersLocked(pl.v, s)
+			}); victim == nil {
 				yielding := failed == nil && p.yieldLocked(w)
 				p.mu.Unlock()
 				if yielding {
@@ -305,7 +307,7 @@ func (p *Pool) ceiling(cohort uint64) int {
 // fitLocked chooses at random among the shards of the cohort that have room, so that nobody can
 // choose his neighbours, and falls back on a spare; alone takes a spare or nothing. While few shards
 // are in use spares come first: the death of one then costs fewer tenants a new start.
-func (p *Pool) fitLocked(w wanted, cohort uint64, alone bool) *shard {
+func (p *Pool) fitLocked(v *tenants.Version, w wanted, cohort uint64, alone bool) *shard {
 	var fit []*shard
 	var spare *shard
 	inUse, spread := 0, 0
@@ -318,8 +320,10 @@ func (p *Pool) fitLocked(w wanted, cohort uint64, alone bool) *shard {
 		case !s.used:
 			spare = s
 		case s.cohort == cohort && s.cordon == w.cordon:
-			fit = append(fit, s)
 			spread++
+			if p.strangersLocked(v, s) {
+				fit = append(fit, s)
+			}
 		}
 	}
 	thin := cohort == 0 && spread < w.spread && spare != nil && inUse < p.ceiling(cohort)

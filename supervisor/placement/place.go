@@ -61,6 +61,9 @@ func (l Lease) Alive() bool { return l.shard.conn.Err() == nil }
 // notLoaded or killed because that failed. Acquire then tells what became of it.
 func (l Lease) Early() bool { return l.early }
 
+// Retired says whether the version, or its place, is on its way out, and waits for its requests in flight.
+func (l Lease) Retired() bool { return l.pl.retired.Load() }
+
 // Release gives the lease back, once.
 func (l Lease) Release() {
 	l.pl.lastUsed.Store(int64(time.Since(l.pool.start)))

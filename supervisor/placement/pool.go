@@ -36,6 +36,7 @@ type Pool struct {
 	standings map[string]*standing // guarded by mu
 	cohorts   uint64               // guarded by mu; last cohort given
 	met       map[string]*met      // guarded by mu; by tenant
+	apart     apart                // guarded by mu
 	room      chan struct{}        // guarded by mu; closed and renewed when a slot became free
 	closed    bool                 // guarded by mu
 

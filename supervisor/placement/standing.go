@@ -140,6 +140,7 @@ func (p *Pool) moveLocked(tenant string, cohort uint64) {
 
 // releaseLocked lets those go whose time is over.
 func (p *Pool) releaseLocked(now time.Time) {
+	p.apart.forget(now)
 	for id, m := range p.met {
 		if now.Sub(m.last) > metFor {
 			delete(p.met, id)

@@ -195,6 +195,8 @@ func (r *Registry) make(ctx context.Context, e *entry) (*Version, *manifest.Mani
 	for _, x := range m.Env {
 		v.Env = append(v.Env, EnvVar(x))
 	}
+	v.Callers, v.Crons = m.Callers, m.Crons
+	r.crons(e.id, m.Crons)
 	v.Hash = versionHash(out, v)
 	for i := range out.Modules {
 		if sm := out.Modules[i].SourceMap; len(sm) > 0 && !v.maps.keep(out.Modules[i].Name, sm) {
@@ -246,6 +248,15 @@ func versionHash(out BundleOutput, v *Version) string {
 		put([]byte(x.Name))
 		put(fmt.Append(nil, x.JSON))
 		put([]byte(x.Value))
+		put([]byte(x.Service))
+		put([]byte(x.Entrypoint))
+	}
+	for _, c := range v.Crons {
+		put([]byte(c.Text))
+		put([]byte(c.Zone))
+	}
+	for _, c := range v.Callers {
+		put([]byte(c))
 	}
 	put(fmt.Appendf(nil, "%+v %s", v.Limits, v.Profile))
 	return short(h)

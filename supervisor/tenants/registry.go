@@ -40,6 +40,7 @@ import (
 	"time"
 
 	"bulkhead/policy"
+	"bulkhead/policy/cron"
 	"bulkhead/supervisor/tenants/manifest"
 )
 
@@ -118,6 +119,7 @@ type Registry struct {
 	shelf *shelf
 
 	ids   sync.Map      // tenant id → *entry
+	timed sync.Map      // tenant id → []cron.Expr, of tenants with any, as last built
 	count atomic.Int64  // of ids
 	clock atomic.Uint32 // ticks of Config.PollEvery, for "least recently used"
 
@@ -257,6 +259,33 @@ func (r *Registry) Current(id string) (*Version, bool) {
 		return nil, false
 	}
 	return e.current.Load(), true
+}
+
+// crons notes when a tenant's scheduled handler runs.
+func (r *Registry) crons(id string, list []cron.Expr) {
+	if len(list) == 0 {
+		r.timed.Delete(id)
+	} else {
+		r.timed.Store(id, list)
+	}
+}
+
+// Crons hands out the cron expressions of all tenants that were built.
+func (r *Registry) Crons(yield func(tenant string, e cron.Expr)) {
+	r.timed.Range(func(id, list any) bool {
+		for _, e := range list.([]cron.Expr) {
+			yield(id.(string), e)
+		}
+		return true
+	})
+}
+
+// Owner is the id of the tenant that Lookup would find, whatever state it is in.
+func (r *Registry) Owner(host, path string) (string, bool) {
+	if e := r.find(host, path); e != nil {
+		return e.id, true
+	}
+	return "", false
 }
 
 // Known says whether there is a tenant of this id.

@@ -166,6 +166,7 @@ func (r *Registry) drop(gone []*entry) {
 	routes := false
 	for _, e := range gone {
 		r.ids.Delete(e.id)
+		r.timed.Delete(e.id)
 		r.count.Add(-1)
 		r.mu.Lock()
 		routes = routes || r.claimed[e]

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"bulkhead/policy/cron"
 	"bulkhead/policy/doctree"
 	"bulkhead/policy/limits"
 	"bulkhead/policy/seccomp"
@@ -20,6 +21,8 @@ type Version struct {
 	Bundle  []byte // see Code; nil in versions of a Registry, which keeps only so many in memory
 	Env     []EnvVar
 	Routes  []string // patterns, for people; conflicts included
+	Crons   []cron.Expr
+	Callers []string // tenants that may bind to this one; "*" for all
 	Limits  limits.Tenant
 	Profile seccomp.Profile
 	Dev     bool        // errors may be shown to whoever asks
@@ -39,6 +42,42 @@ type EnvVar struct {
 	Name  string
 	JSON  bool // Value is JSON text; otherwise it is the string itself
 	Value string
+	// Service is the tenant that a service binding leads to, Entrypoint its export ("" the default one).
+	Service    string
+	Entrypoint string
+}
+
+// Calls says whether v has a service binding to the tenant.
+func (v *Version) Calls(tenant string) bool {
+	for i := range v.Env {
+		if v.Env[i].Service == tenant {
+			return true
+		}
+	}
+	return false
+}
+
+// Binding is the nth service binding, from 1 in the order of Env; nil if there are fewer.
+func (v *Version) Binding(n int) *EnvVar {
+	for i := range v.Env {
+		if v.Env[i].Service == "" {
+			continue
+		}
+		if n--; n == 0 {
+			return &v.Env[i]
+		}
+	}
+	return nil
+}
+
+// Welcomes says whether v's own folder lets the tenant bind to it.
+func (v *Version) Welcomes(tenant string) bool {
+	for _, c := range v.Callers {
+		if c == "*" || c == tenant {
+			return true
+		}
+	}
+	return false
 }
 
 // Diagnostic says what is wrong in which place of a tenant's folder.

@@ -35,6 +35,10 @@ func TestExamples(t *testing.T) {
 		{"GET", "preact-ssr", "/", "", "<!doctype html>", "text/html"},
 		{"GET", "streaming", "/", "", "5", "text/"},
 		{"PUT", "upload", "/count", strings.Repeat("bulkhead\n", 1000), "9000", ""},
+		{"GET", "chat", "/", "", "<!doctype html>", "text/html"},
+		{"GET", "front", "/?name=you&l=en,sv", "", "Hello, you!\nHej, you!", "text/"},
+		{"GET", "front", "/?l=tlh", "", "RangeError: I speak no tlh.", "text/"},
+		{"POST", "front", "/echo", "hi", "POST /echo: hi", "text/"},
 		{"PUT", "upload", "/upper", "shout", "SHOUT", ""},
 	} {
 		t.Run(c.tenant+" "+c.method+" "+c.path, func(t *testing.T) {
@@ -53,6 +57,13 @@ func TestExamples(t *testing.T) {
 				t.Errorf("bad JSON is answered %d %s", a.Status, a.Body)
 			}
 		})
+	}
+	a, b := dialWS(t, h, "chat"), dialWS(t, h, "chat")
+	a.frame(0x81, []byte("to all"))
+	for _, w := range []*wsConn{a, b} {
+		if op, data, err := w.message(); op != 1 || string(data) != "to all" || err != nil {
+			t.Errorf("chat: %d %q %v", op, data, err)
+		}
 	}
 	req, err := http.NewRequest("GET", "http://localhost/", nil)
 	if err != nil {

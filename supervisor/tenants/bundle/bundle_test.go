@@ -248,7 +248,7 @@ func TestDiagnostics(t *testing.T) {
 		{"columns are characters", "const ä = 'ÄÖ𝄞'; const = 1;", "worker.js:1:25: ", "const ä"},
 		{"node module", "import fs from 'node:fs';", `worker.js:1:16: cannot import "node:fs": Node.js modules are not served yet`, "import fs"},
 		{"node module without prefix", "import { join } from 'path';", `cannot import "path": Node.js modules are not served yet`, ""},
-		{"cloudflare module", "import { env } from 'cloudflare:workers';", `modules of this name are not served yet`, ""},
+		{"cloudflare module", "import { connect } from 'cloudflare:sockets';", `modules of this name are not served yet`, ""},
 		{"missing package", "import { Hono } from 'hono/tiny';", "run `npm install hono` in the tenant's folder", ""},
 		{"missing scoped package", "import x from '@a/b/c';", "npm install @a/b`", ""},
 		{"missing file", "import x from './nope';", `cannot find "./nope"`, ""},

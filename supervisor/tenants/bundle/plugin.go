@@ -43,6 +43,9 @@ func (b *bundler) setup(build api.PluginBuild) {
 		return b.resolve(build, a)
 	})
 	build.OnLoad(api.OnLoadOptions{Filter: ".*"}, func(a api.OnLoadArgs) (api.OnLoadResult, error) {
+		if a.Namespace == hostNamespace {
+			return loadHost(a.Path)
+		}
 		if a.Namespace != "file" {
 			return api.OnLoadResult{}, nil // "(disabled):" modules are empty
 		}
@@ -59,6 +62,9 @@ func (b *bundler) setup(build api.PluginBuild) {
 // resolve lets esbuild find an import, if it is one that may be looked for, and refuses what it
 // found if that is outside the folder.
 func (b *bundler) resolve(build api.PluginBuild, a api.OnResolveArgs) (api.OnResolveResult, error) {
+	if hostModule(a.Path) {
+		return api.OnResolveResult{Path: a.Path, Namespace: hostNamespace}, nil
+	}
 	spec := strings.TrimSuffix(a.Path, "?module") // how other hosts spell the import of a .wasm file
 	if why := b.leaves(spec, a.ResolveDir); why != "" {
 		return refusal(a.Path, why), nil

@@ -26,6 +26,7 @@ import (
 	"strings"
 	"syscall"
 
+	"bulkhead/policy/cron"
 	"bulkhead/policy/doctree"
 )
 
@@ -42,6 +43,8 @@ type Manifest struct {
 	Main     string // the entry, slash-separated and relative to the folder
 	Env      []Var  // in the order of the file
 	Routes   []Route
+	Callers  []string         // tenants that may bind to this one; "*" for all
+	Crons    []cron.Expr      // when its scheduled handler runs
 	Warnings []*doctree.Error // what was understood but is not served
 }
 
@@ -50,6 +53,9 @@ type Var struct {
 	Name  string
 	JSON  bool   // Value is JSON text to be parsed; otherwise it is the string itself
 	Value string //
+	// Service is the tenant a service binding leads to; then it has no value.
+	Service    string
+	Entrypoint string // of Service; "" for its default export
 }
 
 // Configs are the configuration files in the order of precedence.
@@ -207,6 +213,16 @@ func (r *reader) top(n *doctree.Node) {
 			r.routes(f.Value)
 		case "route":
 			r.route(f.Value)
+		case "services":
+			r.services(f.Value)
+		case "triggers":
+			r.triggers(f.Value)
+		case "callers":
+			if r.wrangler {
+				r.other(f)
+			} else {
+				r.callers(f.Value)
+			}
 		case "compatibility_date", "compatibilityDate":
 			r.date(f)
 		default:
@@ -219,7 +235,7 @@ func (r *reader) top(n *doctree.Node) {
 // worker would miss it, with an error when the file is ours and the key is not.
 func (r *reader) other(f doctree.Field) {
 	if !r.wrangler {
-		known := []string{"main", "vars", "routes", "compatibility_date"}
+		known := []string{"main", "vars", "routes", "services", "callers", "triggers", "compatibility_date"}
 		hint := doctree.Suggest(f.Key, known)
 		if hint == "" {
 			hint = "; it takes " + strings.Join(known, ", ") + ". Limits and profiles are the operator's, in the policy"
@@ -234,7 +250,7 @@ func (r *reader) other(f doctree.Field) {
 			r.warn(f.Pos, "%s is not served by this version: %s", f.Key, consequence(f.Key))
 		}
 	default:
-		r.warn(f.Pos, "unknown key %q, ignored%s", doctree.Printable(f.Key), doctree.Suggest(f.Key, slices.Concat([]string{"main", "vars", "routes", "route", "compatibility_date"}, harmless(), unserved())))
+		r.warn(f.Pos, "unknown key %q, ignored%s", doctree.Printable(f.Key), doctree.Suggest(f.Key, slices.Concat([]string{"main", "vars", "routes", "route", "services", "triggers", "compatibility_date"}, harmless(), unserved())))
 	}
 }
 
@@ -254,7 +270,7 @@ func harmless() []string {
 // unserved are keys whose absence a worker may notice.
 func unserved() []string {
 	return []string{
-		"kv_namespaces", "r2_buckets", "d1_databases", "durable_objects", "migrations", "queues", "services", "triggers",
+		"kv_namespaces", "r2_buckets", "d1_databases", "durable_objects", "migrations", "queues",
 		"ai", "ai_search", "browser", "vectorize", "hyperdrive", "analytics_engine_datasets", "dispatch_namespaces", "mtls_certificates",
 		"send_email", "workflows", "pipelines", "assets", "site", "tail_consumers", "logfwdr", "unsafe", "version_metadata",
 		"images", "containers", "secrets_store_secrets", "unsafe_hello_world", "ratelimits", "env", "define", "alias", "rules", "build",
@@ -265,8 +281,6 @@ func unserved() []string {
 
 func consequence(key string) string {
 	switch key {
-	case "triggers":
-		return "scheduled events will not fire"
 	case "env":
 		return "only the top level of the file is used; copy what you need there"
 	case "assets", "site":

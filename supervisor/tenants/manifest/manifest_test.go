@@ -43,6 +43,7 @@ func TestRead(t *testing.T) {
 		env      []Var
 		routes   []string
 		warnings []string
+		crons    string
 	}{
 		{name: "bare js", files: map[string]string{"worker.js": ""}, main: "worker.js"},
 		{name: "bare ts first", files: map[string]string{"worker.js": "", "worker.ts": ""}, main: "worker.ts"},
@@ -56,7 +57,14 @@ func TestRead(t *testing.T) {
 		{name: "wrangler without main", files: map[string]string{"wrangler.json": `{"name": "x"}`, "src/index.js": ""}, main: "src/index.js"},
 		{name: "empty bulkhead.yaml", files: map[string]string{"bulkhead.yaml": "# later\n", "worker.mjs": ""}, main: "worker.mjs"},
 		{name: "bindings", files: map[string]string{"wrangler.toml": "main = \"a.js\"\n[[kv_namespaces]]\nbinding = \"KV\"\nid = \"1\"\n[triggers]\ncrons = [\"* * * * *\"]\n[env.prod]\nmain = \"b.js\"\n"},
-			main: "a.js", warnings: []string{"wrangler.toml:2:3: kv_namespaces is not served by this version: its binding will be missing in env", "wrangler.toml:5:2: triggers", "wrangler.toml:7:2: env"}},
+			main: "a.js", crons: "* * * * * UTC", warnings: []string{"wrangler.toml:2:3: kv_namespaces is not served by this version: its binding will be missing in env", "wrangler.toml:7:2: env"}},
+		{name: "services", files: map[string]string{"wrangler.toml": "main = \"a.js\"\n[vars]\nV = \"x\"\n[[services]]\nbinding = \"B\"\nservice = \"b\"\n[[services]]\nbinding = \"C\"\nservice = \"c-2\"\nentrypoint = \"Sums\"\nprops = { a = 1 }\n"},
+			main: "a.js", env: []Var{{Name: "V", Value: "x"}, {Name: "B", Service: "b"}, {Name: "C", Service: "c-2", Entrypoint: "Sums"}},
+			warnings: []string{"wrangler.toml:11:1: services: \"props\" is not served"}},
+		{name: "services in bulkhead.yaml", files: map[string]string{"bulkhead.yaml": "main: a.js\nservices: [{binding: B, service: b, entrypoint: default}]\ncallers: [x, '*']\n"},
+			main: "a.js", env: []Var{{Name: "B", Service: "b"}}},
+		{name: "crons", files: map[string]string{"wrangler.toml": "main = \"a.js\"\n[triggers]\ncrons = [\"*/5  * * * *\", \"0 3 * * MON\"]\n"}, main: "a.js", crons: "*/5 * * * * UTC, 0 3 * * MON UTC"},
+		{name: "crons in zones", files: map[string]string{"bulkhead.yaml": "main: a.js\ntriggers: {crons: ['0 0 * * *', {cron: '0 3 * * *', zone: Europe/Berlin}]}\n"}, main: "a.js", crons: "0 0 * * * UTC, 0 3 * * * Europe/Berlin"},
 		{name: "empty bindings say nothing", files: map[string]string{"wrangler.json": `{"main": "a.js", "kv_namespaces": [], "triggers": {}, "observability": {"enabled": true}}`}, main: "a.js"},
 		{name: "typo", files: map[string]string{"wrangler.json": `{"main": "a.js", "varz": {}}`}, main: "a.js", warnings: []string{`unknown key "varz", ignored; did you mean "vars"?`}},
 		{name: "two configurations", files: map[string]string{"bulkhead.yaml": "main: a.js", "wrangler.toml": "main = 'b.js'"}, main: "a.js", warnings: []string{"wrangler.toml: ignored, because bulkhead.yaml"}},
@@ -75,6 +83,13 @@ func TestRead(t *testing.T) {
 			}
 			if d := cmp.Diff(c.env, m.Env); d != "" {
 				t.Error(d)
+			}
+			var crons []string
+			for _, e := range m.Crons {
+				crons = append(crons, e.Text+" "+e.Zone)
+			}
+			if strings.Join(crons, ", ") != c.crons {
+				t.Errorf("crons %q", crons)
 			}
 			if len(m.Warnings) != len(c.warnings) {
 				t.Fatalf("warnings: %v", m.Warnings)
@@ -126,6 +141,18 @@ func TestBadManifests(t *testing.T) {
 		{"syntax in json", "wrangler.jsonc", "{\n  main: 1\n}", "wrangler.jsonc:2"},
 		{"key twice", "wrangler.json", `{"main": "a", "main": "b"}`, "set twice"},
 		{"a list instead", "wrangler.json", `[]`, "must be a mapping"},
+		{"services as a mapping", "bulkhead.yaml", "services: {binding: B}", "must be a list"},
+		{"a service without a binding", "wrangler.json", `{"services": [{"service": "b"}]}`, "needs a binding"},
+		{"a service that is a path", "bulkhead.yaml", "services: [{binding: B, service: ../b}]", "cannot be a worker"},
+		{"a service that is nobody", "wrangler.json", `{"services": [{"binding": "B"}]}`, "cannot be a worker"},
+		{"an entrypoint of two lines", "wrangler.json", `{"services": [{"binding": "B", "service": "b", "entrypoint": "a\nb"}]}`, "not the name of an export"},
+		{"a binding twice", "bulkhead.yaml", "vars: {B: x}\nservices: [{binding: B, service: b}]", "two things named"},
+		{"a key of a service", "bulkhead.yaml", "services: [{binding: B, service: b, limit: 1}]", "no key \"limit\""},
+		{"a cron of six fields", "wrangler.json", `{"triggers": {"crons": ["* * * * * *"]}}`, "must have five fields"},
+		{"a cron in no zone", "bulkhead.yaml", "triggers: {crons: [{cron: '* * * * *', zone: Mars/Olympus}]}", "IANA name"},
+		{"a cron that is a number", "bulkhead.yaml", "triggers: {crons: [5]}", "must be an expression"},
+		{"triggers as a list", "bulkhead.yaml", "triggers: ['* * * * *']", "must be a mapping"},
+		{"callers by path", "bulkhead.yaml", "callers: [../x]", "names of tenants"},
 		{"billion laughs", "bulkhead.yaml", "a: &a [x,x]\nb: &b [*a,*a]\n", "anchors"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

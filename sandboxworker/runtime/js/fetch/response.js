@@ -11,6 +11,7 @@ class ResponseState {
     this.headers = undefined; // HeaderList
     this.headersObject = undefined;
     this.body = null;
+    this.webSocket = undefined; // WebSocket that a response of status 101 comes with
   }
 }
 bare(ResponseState);
@@ -37,10 +38,16 @@ const initResponse = (s, init, body, type) => {
       s.headers = new HeaderList([], false);
       fillHeaders(s.headers, headers, "Response init headers");
     }
+    const { webSocket } = d;
+    if (webSocket !== undefined && webSocket !== null) {
+      if (!socketUnit.loaded || !socketUnit.get().isSocket(webSocket)) throw new TypeError("Response init: webSocket is not a WebSocket.");
+      s.webSocket = webSocket;
+    }
     const status = d.status;
+    if (status === undefined && s.webSocket !== undefined) throw new RangeError("Response init: a webSocket needs the status 101.");
     if (status !== undefined) {
       const n = toUnsignedShort(status);
-      if (n < 200 || n > 599) throw new RangeError(`Response init: the status ${n} is outside the range 200 to 599.`);
+      if (s.webSocket !== undefined ? n !== 101 : n < 200 || n > 599) throw new RangeError(`Response init: the status ${n} is outside the range 200 to 599.`);
       s.status = n;
     }
     const text = d.statusText;
@@ -109,6 +116,7 @@ class Response {
   get redirected() { return this.#r.redirected; }
   get status() { return this.#r.status; }
   get ok() { const { status } = this.#r; return status >= 200 && status <= 299; }
+  get webSocket() { return this.#r.webSocket ?? null; }
   get statusText() { return this.#r.statusText; }
   get headers() {
     const s = this.#r;
@@ -116,6 +124,7 @@ class Response {
   }
   clone() {
     const s = this.#r;
+    if (s.webSocket !== undefined) throw new TypeError("Cannot clone a Response with a WebSocket.");
     if (s.body !== null && bodyUnusable(s.body)) throw new TypeError("Cannot clone a Response whose body was already used.");
     const c = new ResponseState();
     c.type = s.type;

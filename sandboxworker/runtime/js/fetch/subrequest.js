@@ -15,7 +15,8 @@ const freshId = () => {
 };
 
 class Subrequest {
-  constructor(inv, request, d) {
+  constructor(inv, request, d, target) {
+    this.target = target; // {binding, call} of a service binding; undefined: it goes out
     this.inv = inv;
     this.request = request; // RequestState
     this.d = d; // of the promise fetch() gave
@@ -24,13 +25,15 @@ class Subrequest {
     this.ended = false; // what WireBody and Pump ask of whom they belong to
     this.wire = undefined; // WireBody of the response
     this.pump = undefined; // of the request's body
+    this.socket = undefined; // SocketWire, once it is a WebSocket
     this.onAbort = undefined;
     fetchesPending++;
   }
   start() {
-    const { inv, request } = this;
+    const { inv, request, target } = this;
     const headers = requestHeaders(request).copy();
     headers.delete("content-length"); // it follows from the body
+    const upgrade = target === undefined && request.method === "GET" && StringToLowerCase(headers.get("upgrade") ?? "") === "websocket";
     const b = request.body;
     let mode = 0, data, length;
     if (b !== null) {
@@ -61,7 +64,8 @@ class Subrequest {
     while (redirectModes[redirect] !== request.options.redirect) redirect++;
     this.id = freshId();
     host.op(OP_FETCH, this.id, inv.id,
-      `${request.method}\n${hash < 0 ? url : StringSlice(url, 0, hash)}\n${redirect}\n${mode}\n${headers.flat()}`, data);
+      `${request.method}\n${hash < 0 ? url : StringSlice(url, 0, hash)}\n${redirect}\n${mode}\n${
+        target === undefined ? "0\n" : `${target.binding}\n${target.call}`}\n${upgrade ? 1 : 0}\n${headers.flat()}`, data);
     this.state = ASKED;
     fetches.set(this.id, this);
     inv.fetching++;
@@ -86,6 +90,7 @@ class Subrequest {
     if (state === QUEUED || state === ASKED) this.d.reject(reason);
     this.wire?.fail(reason);
     this.pump?.stop(reason);
+    this.socket?.lost();
   }
   // tell says to the host that nothing more is wanted. If the turn's output is full, the end of the
   // invocation says it.
@@ -132,6 +137,8 @@ class Subrequest {
     if (streamed) {
       this.wire = new WireBody(this, undefined, false, "response");
       r.body = new Body(B_WIRE, this.wire);
+    } else if (r.status === 101) {
+      r.webSocket = socketUnit.get().upstream(this);
     } else {
       this.over();
     }
@@ -142,7 +149,12 @@ class Subrequest {
     this.d.reject(error);
     this.pump?.stop(error);
   }
-  chunk(u8) { this.wire?.chunk(u8); }
+  chunk(u8) { (this.socket ?? this.wire)?.chunk(u8); }
+  socketOver() {
+    if (this.state === OVER) return;
+    this.tell();
+    this.over();
+  }
   end() {
     if (this.state !== ANSWERED_HEAD) return;
     this.wire.end();
@@ -158,6 +170,7 @@ class Subrequest {
     this.over();
     this.pump?.stop(error);
     this.wire?.fail(error);
+    this.socket?.lost();
   }
   // refuse: the tenant cancelled the response's body.
   refuse() {
@@ -179,7 +192,7 @@ class Subrequest {
   // expects says whether something from outside may still wake who waits for it.
   get expects() {
     return this.state === QUEUED || this.state === ASKED || (this.state === ANSWERED_HEAD &&
-      (this.wire.waiting || (this.pump !== undefined && this.pump.blocked)));
+      ((this.socket !== undefined && this.socket.open) || (this.wire !== undefined && this.wire.waiting) || (this.pump !== undefined && this.pump.blocked)));
   }
   // orphan: its invocation is over. A promise of its head stays pending for ever, and is collected.
   orphan(killed) {
@@ -189,6 +202,7 @@ class Subrequest {
     this.state = OVER;
     this.ended = true;
     fetches.delete(this.id);
+    if (this.socket !== undefined) { if (killed) this.socket.forget(); else this.socket.lost(); }
     if (killed) {
       wire?.forget();
       if (pump !== undefined) pump.stopped = true;
@@ -208,7 +222,7 @@ const startQueued = (inv) => {
   }
 };
 
-const subrequest = (state) => {
+const subrequest = (state, target = undefined) => {
   const inv = currentInvocation();
   if (inv === undefined) return PromiseReject(new TypeError("fetch failed: start-up code belongs to no request and makes none. Call fetch() in a handler."));
   if (inv.ended) return PromiseReject(new TypeError("fetch failed: the invocation this code belongs to has ended."));
@@ -219,7 +233,7 @@ const subrequest = (state) => {
   const refusal = pendingRefusal();
   if (refusal !== undefined) return PromiseReject(refusal);
   const d = deferred();
-  const s = new Subrequest(inv, state, d);
+  const s = new Subrequest(inv, state, d, target);
   // Before it starts: its body may fail at once, and then it is over.
   (inv.fetches ??= new SafeSet()).add(s);
   if (inv.fetching >= MAX_OPEN) {

@@ -4,6 +4,7 @@
 let fetchHandler; // (request, env, ctx) => Response or promise
 let fetchListener = false; // service-worker syntax: someone listens for "fetch"
 let env; // of the configuration
+let mainNamespace; // of the main module
 let loaded = false;
 
 const noteGlobalListener = (type) => { if (type === "fetch") fetchListener = true; };
@@ -35,9 +36,12 @@ const load = (namespace, vars) => {
   if (loaded) throw new Error("BUG: load was called twice");
   loaded = true;
   env = {};
+  mainNamespace = namespace;
   for (let i = 0; i + 2 < vars.length; i += 3) {
     let value = vars[i + 2];
-    if (vars[i + 1] === "json") {
+    if (vars[i + 1] === "json" && StringStartsWith(value, "\u0001")) { // no JSON begins so: a service binding
+      value = rpcUnit.get().newService(+StringSlice(value, 1));
+    } else if (vars[i + 1] === "json") {
       try { value = JSONParse(value); } catch (error) {
         throw new SyntaxError(`The variable ${vars[i]} is not valid JSON: ${error.message}`);
       }
@@ -65,6 +69,7 @@ const load = (namespace, vars) => {
     if (typeof main.fetch === "function") fetchHandler = FunctionBind(main.fetch, main);
   }
   if (fetchListener && !ArrayIncludes(names, "fetch")) ArrayPush(names, "fetch");
+  if (isObject(namespace) && exportsEntrypoint(namespace)) ArrayPush(names, "call");
   if (names.length === 0) {
     throw new TypeError(main === undefined
       ? "The worker handles no event: its main module has no default export, and it called no addEventListener(\"fetch\", ...)."
@@ -73,7 +78,27 @@ const load = (namespace, vars) => {
   return names;
 };
 
+const exportsEntrypoint = (namespace) => {
+  const keys = ObjectKeys(namespace);
+  for (let i = 0; i < keys.length; i++) {
+    const C = namespace[keys[i]];
+    if (typeof C === "function" && isObject(C.prototype) && C.prototype[entrypointBrand] === true) return true;
+  }
+  return false;
+};
+
+// request starts an invocation. What is not the default export's fetch stands behind the method:
+// event, entrypoint and name, each after a line feed (see EventMethod in sandboxworker/runtime/fetch.go).
 const request = (id, method, url, flat, bodyMode, body, requestId, attempt) => {
+  let event, entrypoint = "", name = "";
+  const cut = StringIndexOf(method, "\n");
+  if (cut >= 0) {
+    const a = StringIndexOf(method, "\n", cut + 1), b = StringIndexOf(method, "\n", a + 1);
+    event = StringSlice(method, cut + 1, a);
+    entrypoint = StringSlice(method, a + 1, b);
+    name = StringSlice(method, b + 1);
+    method = StringSlice(method, 0, cut);
+  }
   const inv = new Invocation(id, method, requestId, attempt);
   live.set(id, inv);
   const s = new RequestState();
@@ -90,7 +115,18 @@ const request = (id, method, url, flat, bodyMode, body, requestId, attempt) => {
   host.setContext(inv.frame);
   try {
     let result;
-    if (fetchHandler !== undefined) result = fetchHandler(req, env, newExecutionContext(inv));
+    if (event === "scheduled") {
+      eventHandlersUnit.get().scheduled(inv, mainNamespace, env, newExecutionContext(inv), name, url);
+      host.setContext(undefined);
+      return;
+    }
+    if (event === "call") {
+      rpcUnit.get().call(mainNamespace, entrypoint, name, inv, env, newExecutionContext(inv));
+      host.setContext(undefined);
+      return;
+    }
+    if (entrypoint !== "") result = rpcUnit.get().fetchOn(mainNamespace, entrypoint, req, env, newExecutionContext(inv));
+    else if (fetchHandler !== undefined) result = fetchHandler(req, env, newExecutionContext(inv));
     else if (fetchListener) result = dispatchFetch(inv, req);
     else throw new TypeError("The worker has no fetch handler.");
     if (isResponse(result)) {
@@ -162,11 +198,11 @@ rehearse();
 const handlers = ObjectFreeze({
   __proto__: null,
   start, load, request, rejection, idle, describeError,
-  chunk: (id, u8) => (isFetch(id) ? deliverFetch(id, (s) => s.chunk(u8)) : deliver(id, (inv) => inv.wire?.chunk(u8))),
+  chunk: (id, u8) => (isFetch(id) ? deliverFetch(id, (s) => s.chunk(u8)) : deliver(id, (inv) => (inv.socket ?? inv.wire)?.chunk(u8))),
   end: (id) => (isFetch(id) ? deliverFetch(id, (s) => s.end()) : deliver(id, (inv) => inv.wire?.end())),
   abort: (id, reason, message) => (isFetch(id) ? deliverFetch(id, (s) => s.aborted(reason, message))
     : deliver(id, (inv) => inv.abort(reason, message))),
-  window: (id, n) => (isFetch(id) ? deliverFetch(id, (s) => s.pump?.grant(n)) : deliver(id, (inv) => inv.pump?.grant(n))),
+  window: (id, n) => (isFetch(id) ? deliverFetch(id, (s) => (s.socket ?? s.pump)?.grant(n)) : deliver(id, (inv) => (inv.socket ?? inv.pump)?.grant(n))),
   timer: runTimer,
   op: (id, ok, meta, data) => (isFetch(id) ? deliverFetch(id, (s) => s.result(ok, meta)) : finishOp(id, ok, meta, data)),
 });

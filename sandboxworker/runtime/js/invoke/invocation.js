@@ -33,6 +33,7 @@ class Invocation {
     this.state = ANSWERING;
     this.wire = undefined; // WireBody
     this.pump = undefined;
+    this.socket = undefined; // SocketWire, once it is a WebSocket
     this.signal = undefined;
     this.gone = undefined; // {reason} once the client has left
     this.waiting = 0; // promises given to waitUntil and still pending
@@ -74,6 +75,7 @@ class Invocation {
       this.fail(error);
     }
   }
+  socketOver() { this.answered(); }
   // answered: the response is complete, as far as it goes.
   answered() {
     this.state = ANSWERED;
@@ -152,12 +154,13 @@ class Invocation {
     }
     this.wire?.fail(error);
     this.pump?.stop(error);
+    this.socket?.lost();
     if (this.signal !== undefined) eventsUnit.get().signalAbort(this.signal, error);
     this.answered();
   }
   // expectsInput says whether anything outside may still wake this invocation.
   get expectsInput() {
-    return this.ops > 0 || (this.fetches !== undefined && fetchUnit.get().fetchesExpect(this)) || (this.timers !== undefined && this.timers.size > 0) ||
+    return this.ops > 0 || (this.socket !== undefined && this.socket.open) || (this.fetches !== undefined && fetchUnit.get().fetchesExpect(this)) || (this.timers !== undefined && this.timers.size > 0) ||
       (this.wire !== undefined && this.wire.waiting) || (this.pump !== undefined && this.pump.blocked) ||
       (this.gone === undefined && this.signal !== undefined && eventsUnit.get().signalHasListeners(this.signal));
   }
@@ -192,6 +195,7 @@ class Invocation {
       SetForEach(this.timers, (t) => { all[all.length] = t; });
       for (let i = 0; i < all.length; i++) killTimer(all[i]);
     }
+    if (this.socket !== undefined) { if (this.killed) this.socket.forget(); else this.socket.lost(); }
     if (this.killed) { // not even the handlers of what fails
       this.wire?.forget();
       if (this.pump !== undefined) this.pump.stopped = true;

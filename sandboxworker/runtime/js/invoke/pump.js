@@ -7,6 +7,10 @@ const WINDOW_BYTES = 262144; // limits.DefaultWire().Window
 // go through a Pump. Throws if the response cannot be sent.
 const sendHead = (inv, s) => {
   if (s.type === "error") throw new TypeError("The handler returned Response.error(), which cannot be sent to a client.");
+  if (s.webSocket !== undefined) {
+    socketUnit.get().couple(inv, s);
+    return;
+  }
   const b = s.body;
   if (b === null) {
     host.respond(inv.id, s.status, responseFlat(s), 0, undefined);

@@ -49,6 +49,7 @@ const lazyGroups = [
   [eventsUnit, ["Event", "EventTarget", "CustomEvent", "ErrorEvent", "MessageEvent", "CloseEvent", "PromiseRejectionEvent",
     "ExtendableEvent", "FetchEvent", "AbortController", "AbortSignal", "WorkerGlobalScope", "ServiceWorkerGlobalScope"]],
   [domExceptionUnit, ["DOMException"]],
+  [socketUnit, ["WebSocket", "WebSocketPair"]],
   [cryptoUnit, ["Crypto", "CryptoKey", "SubtleCrypto"]],
   [performanceUnit, ["Performance"]],
   [navigatorUnit, ["Navigator"]],

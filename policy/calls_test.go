@@ -1,0 +1,26 @@
+package policy
+
+import "testing"
+
+func TestMayCall(t *testing.T) {
+	p, err := Parse("p.yaml", []byte("calls: [{from: [a, b], to: [c]}, {from: ['*'], to: [d]}]\ncallDepth: 3\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from, to string
+		may      bool
+	}{{"a", "c", true}, {"b", "c", true}, {"c", "a", false}, {"x", "c", false}, {"x", "d", true}, {"a", "b", false}} {
+		if p.MayCall(c.from, c.to) != c.may {
+			t.Errorf("%s to %s: %v", c.from, c.to, !c.may)
+		}
+	}
+	standard, _ := Preset("standard")
+	dev, _ := Preset("dev")
+	if standard.MayCall("a", "b") || !dev.MayCall("a", "b") || p.CallDepth != 3 || standard.CallDepth != 8 {
+		t.Error("the presets' rules are not what they were")
+	}
+	if p.Hash() == standard.Hash() {
+		t.Error("the hash does not cover calls")
+	}
+}

@@ -1,0 +1,54 @@
+// A service binding in `env`: fetch(), and every other name is a method of the entrypoint bound to.
+
+const notMethods = ObjectFreeze({ __proto__: null, then: true, catch: true, finally: true, constructor: true, toJSON: true });
+
+// ask performs a call; see Subrequest for what `binding` and `call` do.
+const ask = (binding, call, args) => {
+  let request;
+  try {
+    request = new Request("https://rpc.invalid/", { __proto__: null, method: "POST", body: encode(args) });
+  } catch (error) {
+    return PromiseReject(error);
+  }
+  const answer = fetchUnit.get().subrequest(requestState(request), { __proto__: null, binding, call });
+  return PromiseThen(answer, (response) => {
+    const s = responseState(response);
+    return PromiseThen(consumeBody(s.body, "bytes", undefined), (bytes) => {
+      const value = decode(bytes);
+      if (s.status !== 200) throw value;
+      return value;
+    });
+  });
+};
+
+const serviceFetch = (binding, input, init) => {
+  try {
+    const request = new Request(input, init);
+    const state = requestState(request);
+    if (state.follow !== undefined) {
+      const follow = eventsUnit.get().signalState(state.follow);
+      if (follow.aborted) return PromiseReject(follow.reason);
+    }
+    return fetchUnit.get().subrequest(state, { __proto__: null, binding, call: "" });
+  } catch (error) {
+    return PromiseReject(error);
+  }
+};
+
+// Names that are not own properties: a proxy answers for all of them.
+const newService = (binding) => {
+  const service = new Proxy(ObjectFreeze(ObjectCreate(null, {
+    [SymbolToStringTag]: { __proto__: null, value: "Fetcher" },
+    [SymbolToPrimitive]: { __proto__: null, value: () => "[object Fetcher]" },
+  })), {
+    __proto__: null,
+    get(target, name) {
+    if (typeof name === "symbol") return target[name];
+    if (name === "fetch") return (input, init) => serviceFetch(binding, input, init);
+    if (notMethods[name]) return undefined;
+    return (...args) => ask(binding, name, args);
+  },
+  });
+  services.set(service, true);
+  return service;
+};

@@ -1,0 +1,282 @@
+// Package socket moves messages between a WebSocket connection, whose RFC 6455 is a library's business, and
+// a stream of a shard.
+//
+// Duty: pass messages on in parts, within the stream's windows both ways, and tell each side how the other
+// one ended. A side that does not read holds up the other one; what is kept is a part each way.
+//
+// Trust: none in either. The library checks framing and close codes; that text is UTF-8 is checked here,
+// because it does not.
+package socket
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"bulkhead/ipc"
+	"bulkhead/ipc/gatewayside"
+	"bulkhead/schema/gen"
+
+	"github.com/coder/websocket"
+)
+
+const (
+	// stall is how long the other end may take nothing that was sent.
+	stall = 60 * time.Second
+	// part is how much of a message is passed on at a time.
+	part = 32 << 10
+	// quietTime is how long an answer to what came before a close is waited for.
+	quietTime = time.Second
+	// farewell bounds what is waited for to tell the shard of the other end's close.
+	farewell = 5 * time.Second
+)
+
+// Peer is the shard's side: a stream or a subrequest; see gatewayside.Stream for the contract.
+type Peer interface {
+	NextMessage(context.Context) (ipc.Message, error)
+	SendMessage(context.Context, *ipc.Message) error
+	// Answered says whether the shard has taken all messages to their end, and how many parts it has sent.
+	Answered() (all bool, sent uint64)
+}
+
+// Pipe joins a connection and a shard's stream. Run moves messages until both have closed.
+type Pipe struct {
+	Conn *websocket.Conn
+	Peer Peer
+	// Gone is called, at most once, when the shard does not take the news that its other end has closed.
+	Gone func()
+
+	ctx     context.Context
+	written atomic.Uint64 // parts of the shard's that are with the other end
+	shut    atomic.Int32  // code with which the host ends it
+}
+
+// buffers are what messages are copied through.
+var buffers = sync.Pool{New: func() any { b := make([]byte, part); return &b }}
+
+// Run returns when neither side has anything to say any more, and the connection is closed.
+func (p *Pipe) Run() {
+	var cancel context.CancelFunc
+	p.ctx, cancel = context.WithCancel(context.Background())
+	defer cancel()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		p.in()
+	}()
+	code, reason := p.copyOut()
+	if err := p.Conn.Close(code, reason); err != nil {
+		p.Conn.CloseNow()
+	}
+	cancel()
+	<-read
+}
+
+// Quiet waits until what the other end has said so far is answered, or a moment has passed; see Gate.
+func (p *Pipe) Quiet() {
+	for deadline := time.Now().Add(quietTime); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if all, sent := p.Peer.Answered(); all && sent == p.written.Load() {
+			return
+		}
+	}
+}
+
+// End closes the connection for a reason of the host's.
+func (p *Pipe) End(code websocket.StatusCode, reason string) {
+	if p.shut.CompareAndSwap(0, int32(code)) {
+		go p.Conn.Close(code, reason)
+	}
+}
+
+// in reads what the other end says, until it has closed or is gone, and tells the shard of that.
+func (p *Pipe) in() {
+	code, reason := p.copyIn()
+	if c := p.shut.Load(); c != 0 {
+		code, reason = uint16(c), ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	if err := p.Peer.SendMessage(ctx, ipc.CloseMessage(code, reason)); err != nil && !errors.Is(err, gatewayside.ErrBodyRefused) && p.Gone != nil {
+		p.Gone()
+	}
+}
+
+// copyOut returns how the connection is to be closed.
+func (p *Pipe) copyOut() (websocket.StatusCode, string) {
+	var w io.WriteCloser
+	for {
+		m, err := p.Peer.NextMessage(context.Background())
+		var ended *gatewayside.AbortError
+		switch {
+		case errors.As(err, &ended):
+			return abnormalClose(ended.Outcome), ended.Outcome.String()
+		case err != nil:
+			return websocket.StatusInternalError, gen.Outcome_internalError.String()
+		case m.Opcode == ipc.OpClose:
+			code, reason := m.CloseStatus()
+			if code != 1005 && !ipc.SendableClose(code) {
+				code, reason = 1000, ""
+			}
+			return websocket.StatusCode(code), reason
+		}
+		if w, err = p.write(w, &m); err != nil {
+			// The reader learns of it as well and tells the worker, whose close comes here.
+			p.Conn.CloseNow()
+			p.drainOut()
+			return websocket.StatusAbnormalClosure, ""
+		}
+		p.written.Add(1)
+	}
+}
+
+func (p *Pipe) write(w io.WriteCloser, m *ipc.Message) (io.WriteCloser, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), stall)
+	defer cancel()
+	if w == nil {
+		typ := websocket.MessageText
+		if m.Opcode == ipc.OpBinary {
+			typ = websocket.MessageBinary
+		}
+		if m.Last {
+			return nil, p.Conn.Write(ctx, typ, m.Data)
+		}
+		var err error
+		// Its parts may be long in coming: no deadline for the whole, each write below has one.
+		if w, err = p.Conn.Writer(p.ctx, typ); err != nil {
+			return nil, err
+		}
+	}
+	stalled := context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			p.Conn.CloseNow()
+		}
+	})
+	defer stalled()
+	if _, err := w.Write(m.Data); err != nil || !m.Last {
+		return w, err
+	}
+	return nil, w.Close()
+}
+
+// drainOut takes what the worker still says to a client that is gone.
+func (p *Pipe) drainOut() {
+	for {
+		if m, err := p.Peer.NextMessage(context.Background()); err != nil || m.Opcode == ipc.OpClose {
+			return
+		}
+	}
+}
+
+// abnormalClose is the code for an invocation that ended without a close.
+func abnormalClose(o gen.Outcome) websocket.StatusCode {
+	switch o {
+	case gen.Outcome_killed:
+		return websocket.StatusServiceRestart
+	case gen.Outcome_loadShed:
+		return websocket.StatusTryAgainLater
+	}
+	return websocket.StatusInternalError
+}
+
+// copyIn returns how the client's side ended.
+func (p *Pipe) copyIn() (code uint16, reason string) {
+	for {
+		typ, r, err := p.Conn.Reader(p.ctx)
+		if err == nil {
+			err = p.message(typ, r)
+		}
+		switch ce := (websocket.CloseError{}); {
+		case err == nil:
+		case errors.Is(err, errNotUTF8):
+			// Not from here: closing waits for the reader to let go.
+			go p.Conn.Close(websocket.StatusInvalidFramePayloadData, "text that is not UTF-8")
+			return uint16(websocket.StatusInvalidFramePayloadData), ""
+		case errors.As(err, &ce):
+			if !utf8.ValidString(ce.Reason) {
+				ce.Reason = ""
+			}
+			return uint16(ce.Code), ce.Reason
+		default:
+			if p.ctx.Err() == nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				// The library says most breaches itself, but not, say, of a frame without a mask.
+				go p.Conn.Close(websocket.StatusProtocolError, "")
+			}
+			return uint16(websocket.StatusAbnormalClosure), ""
+		}
+	}
+}
+
+var errNotUTF8 = errors.New("a text message that is not UTF-8")
+
+// message passes one message on.
+func (p *Pipe) message(typ websocket.MessageType, r io.Reader) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	op := ipc.OpBinary
+	if typ == websocket.MessageText {
+		op = ipc.OpText
+	}
+	var check utf8Check
+	for {
+		n, err := io.ReadFull(r, (*buf)[:part])
+		last := err == io.EOF || err == io.ErrUnexpectedEOF
+		if err != nil && !last {
+			return err
+		}
+		if op == ipc.OpText && !check.feed((*buf)[:n], last) {
+			return errNotUTF8
+		}
+		if err := p.Peer.SendMessage(p.ctx, &ipc.Message{Opcode: op, Last: last, Data: (*buf)[:n]}); err != nil {
+			return err
+		}
+		if last {
+			return nil
+		}
+	}
+}
+
+// utf8Check checks text that comes in parts (RFC 6455 §8.1).
+type utf8Check struct {
+	rest [utf8.UTFMax]byte
+	n    int // bytes in rest: the beginning of a character
+}
+
+func (c *utf8Check) feed(p []byte, last bool) bool {
+	for c.n > 0 && len(p) > 0 {
+		if utf8.FullRune(c.rest[:c.n]) {
+			break
+		}
+		c.rest[c.n] = p[0]
+		c.n++
+		p = p[1:]
+	}
+	if c.n > 0 {
+		r, size := utf8.DecodeRune(c.rest[:c.n])
+		switch {
+		case !utf8.FullRune(c.rest[:c.n]):
+			return !last
+		case r == utf8.RuneError && size <= 1, size != c.n:
+			return false
+		}
+		c.n = 0
+	}
+	end := len(p)
+	for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
+		if b := p[len(p)-i]; utf8.RuneStart(b) {
+			if !utf8.FullRune(p[len(p)-i:]) {
+				end = len(p) - i
+			}
+			break
+		}
+	}
+	if !utf8.Valid(p[:end]) {
+		return false
+	}
+	c.n = copy(c.rest[:], p[end:])
+	return c.n == 0 || !last
+}

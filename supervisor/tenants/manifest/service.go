@@ -1,0 +1,104 @@
+package manifest
+
+import (
+	"slices"
+
+	"bulkhead/policy"
+	"bulkhead/policy/doctree"
+)
+
+// Bounds on what a manifest says of other tenants.
+const (
+	MaxServices = 64
+	maxCallers  = 1000
+	// maxEntrypoint is ipc.MaxNameBytes.
+	maxEntrypoint = 128
+)
+
+// services reads service bindings: a list of {binding, service, entrypoint}, as wrangler has it.
+func (r *reader) services(n *doctree.Node) {
+	if n.Kind == doctree.Null {
+		return
+	}
+	if n.Kind != doctree.List {
+		r.fail(n.Pos, "services must be a list of {binding, service}, not %s", n.Kind)
+		return
+	}
+	if len(n.Items) > MaxServices {
+		r.fail(n.Pos, "more than %d services", MaxServices)
+		return
+	}
+	for _, item := range n.Items {
+		r.service(item)
+	}
+}
+
+func (r *reader) service(n *doctree.Node) {
+	if n.Kind != doctree.Map {
+		r.fail(n.Pos, "a service must be a mapping with binding and service, not %s", n.Kind)
+		return
+	}
+	v := Var{}
+	for _, f := range n.Fields {
+		dst := map[string]*string{"binding": &v.Name, "service": &v.Service, "entrypoint": &v.Entrypoint}[f.Key]
+		switch {
+		case dst == nil && r.wrangler:
+			if !empty(f.Value) {
+				r.warn(f.Pos, "services: %q is not served by this version and changes nothing", doctree.Printable(f.Key))
+			}
+		case dst == nil:
+			r.fail(f.Pos, "a service has no key %q; it takes binding, service, entrypoint", doctree.Printable(f.Key))
+		case f.Value.Kind != doctree.String:
+			r.fail(f.Value.Pos, "%s of a service must be text, not %s", f.Key, f.Value.Kind)
+		default:
+			*dst = f.Value.Text
+		}
+	}
+	switch {
+	case v.Name == "" || len(v.Name) > maxName:
+		r.fail(n.Pos, "a service needs a binding: the name under which it stands in env, 1 to %d bytes", maxName)
+	case !policy.ValidTenantID(v.Service):
+		r.fail(n.Pos, "service %q cannot be a worker: it is the name of a tenant's folder, of lower-case letters, digits and -", doctree.Printable(v.Service))
+	case v.Entrypoint == "default":
+		v.Entrypoint = ""
+		fallthrough
+	case v.Entrypoint == "" || identifier(v.Entrypoint):
+		if slices.ContainsFunc(r.m.Env, func(o Var) bool { return o.Name == v.Name }) {
+			r.fail(n.Pos, "env has two things named %q; rename the binding or the var", doctree.Printable(v.Name))
+			return
+		}
+		r.m.Env = append(r.m.Env, v)
+	default:
+		r.fail(n.Pos, "entrypoint %q is not the name of an export: letters, digits, _ and $, at most %d", doctree.Printable(v.Entrypoint), maxEntrypoint)
+	}
+}
+
+// identifier is ipc.Identifier.
+func identifier(s string) bool {
+	for i, c := range []byte(s) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '_', c == '$', c >= '0' && c <= '9' && i > 0:
+		default:
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxEntrypoint
+}
+
+// callers reads who may bind to this tenant.
+func (r *reader) callers(n *doctree.Node) {
+	if n.Kind == doctree.Null {
+		return
+	}
+	if n.Kind != doctree.List || len(n.Items) > maxCallers {
+		r.fail(n.Pos, "callers must be a list of at most %d tenants, or of \"*\" for all", maxCallers)
+		return
+	}
+	for _, item := range n.Items {
+		if item.Kind != doctree.String || item.Text != "*" && !policy.ValidTenantID(item.Text) {
+			r.fail(item.Pos, "callers must be names of tenants' folders, or \"*\"")
+			continue
+		}
+		r.m.Callers = append(r.m.Callers, item.Text)
+	}
+}
