@@ -30,6 +30,7 @@ type guard struct {
 	// so that no leftover of a body is ever read as a request.
 	spent atomic.Bool
 
+	begun   atomic.Bool  // a byte has come
 	hasty   atomic.Int64 // Unix ns after which a read that fails has lost an unread body; 0: none
 	since   atomic.Int64 // Unix ns since which no request is being handled; for the host's choice of whom to cut
 	closed  atomic.Bool
@@ -46,6 +47,10 @@ func (g *guard) Read(p []byte) (int, error) {
 	}
 	n, err := g.Conn.Read(p)
 	if n > 0 {
+		if !g.begun.Load() {
+			g.begun.Store(true)
+			g.Conn.SetReadDeadline(time.Now().Add(g.server.opt.HeadTime))
+		}
 		ok, m := g.strict.feed(p[:n])
 		if m != nil {
 			g.err = m
@@ -59,6 +64,18 @@ func (g *guard) Read(p []byte) (int, error) {
 		g.spent.Store(true)
 	}
 	return n, err
+}
+
+// SetReadDeadline is net/http giving a head its time, which for the first one it counts from the
+// moment the connection is there. But clients make connections ahead: one without a byte is like one
+// between two requests, and closing it early meets the request that its client was just sending,
+// which ends without an answer. So it may be idle as long, and its head has its time from its first
+// byte. Whoever holds such connections is the first to be cut when they become too many.
+func (g *guard) SetReadDeadline(t time.Time) error {
+	if !g.begun.Load() && time.Until(t) > 0 {
+		t = time.Now().Add(max(g.server.opt.IdleTime, g.server.opt.HeadTime))
+	}
+	return g.Conn.SetReadDeadline(t)
 }
 
 // hasten makes reads fail after t. Bytes that come later are drained with the connection.
