@@ -50,7 +50,8 @@ type ordeal struct {
 	Attacker  map[string]int `json:"attackerEnds"` // what became of the attacker's requests, and notes
 	Incidents int            `json:"incidents"`
 	Kinds     map[string]int `json:"incidentKinds"`
-	Wrong     map[string]int `json:"wrongNames"` // incidents that name not the attacker alone, or anybody after a kill from outside
+	Wrong     map[string]int `json:"wrongNames"`             // incidents that name not the attacker alone, or anybody after a kill from outside
+	Why       []string       `json:"wrongDetails,omitempty"` // what the host said of these, at most 10
 
 	Interrupted map[string]float64 `json:"interruptedByReason"` // the host's own metric
 	Replays     float64            `json:"replays"`
@@ -292,6 +293,9 @@ func (o *ordeal) judge(list []incident) {
 				named = "only others: " + strings.Join(i.Tenants[:min(3, len(i.Tenants))], ", ")
 			}
 			o.Wrong[named]++
+			if len(o.Why) < 10 {
+				o.Why = append(o.Why, fmt.Sprintf("%s of shard %d: %s", i.Kind, i.Shard, i.Detail))
+			}
 		}
 	}
 }
@@ -397,6 +401,9 @@ func (o *ordeal) details(w io.Writer) {
 	fmt.Fprintf(w, "  incidents: %s; replays: %.0f\n", counts(o.Kinds), o.Replays)
 	if len(o.Wrong) > 0 {
 		fmt.Fprintf(w, "  wrong names: %s\n", counts(o.Wrong))
+		for _, why := range o.Why {
+			fmt.Fprintf(w, "    %s\n", why)
+		}
 	}
 	if len(o.Interrupted) > 0 || o.During.Interrupted > 0 {
 		fmt.Fprintf(w, "  interrupted: %d seen by clients; the host counted %v\n", o.During.Interrupted, o.Interrupted)

@@ -46,6 +46,7 @@ type bench struct {
 	registered  int
 	hitFor      time.Duration
 	budget      uint64 // bytes
+	cycles      int
 	scratch     string
 	maxShards   int
 }
@@ -71,6 +72,7 @@ func instruments() []instrument {
 		{"cold", "first byte of a tenant that is not loaded, minus its warm time, beside workerd's start", found((*bench).cold)},
 		{"memory", "bytes a live tenant, all processes together, beside workerd's", found((*bench).memory)},
 		{"registered", "many registered tenants hit at random under eviction", found((*bench).registeredTenants)},
+		{"cycles", "memory of a shard whose tenants come and go", found((*bench).cyclesOf)},
 	}
 }
 
@@ -104,6 +106,7 @@ func main() {
 	flag.IntVar(&b.registered, "registered", 100_000, "registered: tenants")
 	flag.DurationVar(&b.hitFor, "hit", 2*time.Minute, "registered: how long they are hit")
 	flag.Uint64Var(&b.budget, "budget", 2<<30, "registered: `BYTES` that all shards together may hold (serve --memory); less than the machine has, so that evictions come soon")
+	flag.IntVar(&b.cycles, "cycles", 10_000, "cycles: loads and evictions")
 	flag.StringVar(&b.scratch, "scratch", "", "`DIR` for the folders of many tenants; default: /dev/shm, or the temporary directory")
 	flag.Usage = usage
 	flag.Parse()
@@ -147,6 +150,9 @@ func (b *bench) prepare(only, rows, live string) (err error) {
 			return fmt.Errorf("-live %q: numbers with commas between", live)
 		}
 		b.live = append(b.live, n)
+	}
+	if b.cycles < 1 {
+		return fmt.Errorf("-cycles %d: at least one", b.cycles)
 	}
 	if b.coldTenants < 1 || b.coldTenants > 250 {
 		return fmt.Errorf("-cold-tenants %d: 1 to 250, as many as the host builds before they are asked for", b.coldTenants)

@@ -50,6 +50,7 @@ type pulse struct {
 	lateness time.Duration // heartbeat's; how late its own ticks have been, decaying
 	looked   time.Time     // heartbeat's; of activity, zero: not since the ping
 	activity Activity      // heartbeat's
+	cpu      time.Duration // heartbeat's; of activity, at the first look since the ping
 	resting  atomic.Bool
 }
 
@@ -111,7 +112,7 @@ func (p *pulse) beat(late time.Duration, busy bool) (ping, suspect bool, next ti
 			return false, false, min(max(limit-waited, time.Millisecond), p.every)
 		}
 		p.measure(time.Duration(p.answered.Load()) - p.sent.Sub(p.start))
-		p.sent, p.looked = time.Time{}, time.Time{}
+		p.sent, p.looked, p.activity = time.Time{}, time.Time{}, Activity{}
 	}
 	silent := time.Duration(now - p.lastHeard.Load())
 	wait := restPing

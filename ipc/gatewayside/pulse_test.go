@@ -3,6 +3,8 @@ package gatewayside_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,15 +25,22 @@ func TestHangingIsNotStarving(t *testing.T) {
 		name  string
 		look  func(n int) gatewayside.Activity
 		hangs bool
+		names []uint32 // tenants of which the end says that they ran
 	}{
-		{"a deadlock", func(int) gatewayside.Activity { return gatewayside.Activity{} }, true},
+		{"a deadlock", func(int) gatewayside.Activity { return gatewayside.Activity{} }, true, nil},
 		{"a spin", func(n int) gatewayside.Activity {
 			return gatewayside.Activity{CPU: time.Duration(n) * 40 * time.Millisecond, Runnable: 1}
-		}, true},
+		}, true, nil},
+		{"a turn beside others that come and go", func(n int) gatewayside.Activity {
+			return gatewayside.Activity{Running: []ipc.Running{{Slot: 1, Turns: uint64(n), Tenant: 3}, {Slot: 2, Turns: 7, Tenant: 2}}}
+		}, true, []uint32{2}},
+		{"turns that come and go", func(n int) gatewayside.Activity {
+			return gatewayside.Activity{Running: []ipc.Running{{Slot: 1, Turns: uint64(n), Tenant: 3}}}
+		}, true, []uint32{3}},
 		{"waiting for a processor", func(n int) gatewayside.Activity {
 			return gatewayside.Activity{CPU: time.Duration(n) * time.Millisecond, Delay: time.Duration(n) * 40 * time.Millisecond, Runnable: 3}
-		}, false},
-		{"waiting since the first look", func(int) gatewayside.Activity { return gatewayside.Activity{Runnable: 1} }, false},
+		}, false, nil},
+		{"waiting since the first look", func(int) gatewayside.Activity { return gatewayside.Activity{Runnable: 1} }, false, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pair := ipctest.NewPair(t)
@@ -55,19 +64,74 @@ func TestHangingIsNotStarving(t *testing.T) {
 			if _, err := conn.Open(t.Context(), get(2)); err != nil {
 				t.Fatal(err)
 			}
+			wait := 700 * time.Millisecond
+			if c.hangs {
+				wait = 20 * time.Second // a busy machine is given more time
+			}
 			select {
 			case <-conn.Closed():
 				if !c.hangs || !errors.Is(conn.Err(), gatewayside.ErrUnresponsive) {
 					t.Errorf("ended with %v", conn.Err())
 				}
-			case <-time.After(700 * time.Millisecond):
+				var silent *gatewayside.SilentError
+				var names []uint32
+				if errors.As(conn.Err(), &silent) {
+					for _, r := range silent.Running {
+						names = append(names, r.Tenant)
+					}
+				}
+				if !slices.Equal(names, c.names) {
+					t.Errorf("%v names %v, want %v", conn.Err(), names, c.names)
+				}
+			case <-time.After(wait):
 				if c.hangs {
 					t.Errorf("still alive after %d looks", looks)
-				} else if looks < 3 {
-					t.Errorf("%d looks", looks)
+				} else if looks == 0 {
+					t.Error("nobody looked")
 				}
 			}
 		})
+	}
+}
+
+// A launcher that does not answer condemns nobody: it may lack a processor as the shard does.
+func TestALookThatFailsDecidesNothing(t *testing.T) {
+	pair := ipctest.NewPair(t)
+	var looks atomic.Int32
+	conn, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{Look: func(context.Context) (gatewayside.Activity, error) {
+		looks.Add(1)
+		return gatewayside.Activity{}, context.DeadlineExceeded
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	control := workerside.ServeControl(pair.Control, &ipctest.Shard{})
+	t.Cleanup(func() {
+		pair.Shutdown()
+		<-control.Done()
+		unix.Close(pair.Data)
+	})
+	load(t, conn, 2, limits.DefaultTenant())
+	if _, err := conn.Open(t.Context(), get(2)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for looks.Load() < 3 {
+		select {
+		case <-conn.Closed():
+			t.Fatalf("given up after %v: %v", time.Since(began), conn.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	// For ever it is not waited for either.
+	select {
+	case <-conn.Closed():
+		if !errors.Is(conn.Err(), gatewayside.ErrUnresponsive) {
+			t.Errorf("ended with %v", conn.Err())
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("it is waited for")
 	}
 }
 

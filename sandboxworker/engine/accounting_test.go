@@ -112,3 +112,26 @@ func TestOwnMemoryIsCounted(t *testing.T) {
 		t.Errorf("a bundle of 30 MiB under a limit of 24: %v", turn.Status)
 	}
 }
+
+// A trim that finds an isolate over its limit stops nobody: V8 would keep the order and end the next
+// turn with it, which may be the one that gives the memory back.
+func TestATrimStopsNoTurn(t *testing.T) {
+	locked(t)
+	const limit = 24 << 20
+	i := loadBundle(t, one(`const kept = []; export default { fetch(r) {
+		if (r.inv === 1) for (let k = 0; k < 8; k++) kept.push(new Array(1 << 13).fill(1.5));
+		else kept.length = 0;
+		return "kept " + kept.length;
+	} }`), Limits{MemoryBytes: limit, Timers: 9})
+	defer i.Dispose()
+	for u := i.Usage(); u.HeapBytes+u.ExternalBytes <= limit; u = i.Usage() {
+		if turn := get(i, 1); turn.Status != OK {
+			t.Fatalf("it ended before a trim had found it over its limit: %v, %+v", turn.Status, i.Usage())
+		}
+		i.Trim()
+	}
+	turn := get(i, 2)
+	if turn.Status != OK || body(t, &turn) != "kept 0" {
+		t.Errorf("the turn that gives everything back: %v %v %v", turn.Status, turn.Reason, texts(&turn))
+	}
+}

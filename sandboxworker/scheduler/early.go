@@ -100,22 +100,3 @@ func (s *Scheduler) refuse(inv *invocation, o gen.Outcome, message string) {
 	s.data.Begin().Done(inv.stream, &ipc.Done{Outcome: o, Message: message})
 	s.data.End()
 }
-
-// refuseWaiting ends the requests in t's mailbox, which nobody has seen but it: t did not start.
-func (x *executor) refuseWaiting(t *tenant, o gen.Outcome, message string) {
-	s := x.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, ev := range s.popAll(t) {
-		if ev.kind == evOpen {
-			t.inFlight.Add(-1)
-			s.refuse(ev.inv, o, message)
-		}
-		if ev.frame != nil {
-			s.drop(ev.frame)
-		}
-		if ev.code != nil {
-			ev.code(nil)
-		}
-	}
-}

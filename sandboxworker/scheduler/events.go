@@ -115,7 +115,12 @@ func (x *executor) open(t *tenant, e *event) {
 	}
 	if t.iso == nil {
 		if r := x.start(t); r.failed != nil {
-			x.finish(inv, gen.Outcome_notLoaded, "the code does not start any more: "+r.failed.Message)
+			switch o := r.failed.outcome; o {
+			case gen.Outcome_killed, gen.Outcome_loadShed:
+				x.finish(inv, o, r.failed.Message) // not its doing
+			default:
+				x.finish(inv, gen.Outcome_notLoaded, "the code does not start any more: "+r.failed.Message)
+			}
 			return
 		}
 	}

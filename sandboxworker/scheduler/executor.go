@@ -27,9 +27,13 @@ type executor struct {
 	dec   *ipc.Decoder
 
 	unflushed int // tenants run since the last flush; owned by the thread
+	// since is the thread's CPU clock when it began to work for the tenant of this quantum, 0: not yet;
+	// owned by the thread.
+	since time.Duration
 
 	step     atomic.Uint64 // odd while it is busy with a tenant; changes with each event
 	seenStep uint64        // watchdog: the step it has seen
+	seenAt   time.Time     // watchdog: when it saw that step first
 	// What the watchdog saw at its last look: whose turn (nil: none), its CPU so far, its memory.
 	seenTenant *tenant
 	seenCPU    time.Duration
@@ -140,7 +144,8 @@ func (x *executor) flush() {
 func (x *executor) run(t *tenant) {
 	s := x.s
 	t.trimmed = false
-	began, cpu := time.Now(), t.cpu.Load()
+	began := time.Now()
+	x.since = 0
 	for n := 0; ; n++ {
 		x.step.Add(2)
 		s.mu.Lock()
@@ -154,7 +159,7 @@ func (x *executor) run(t *tenant) {
 			t.running, t.lastRun = false, began
 			s.lastRun, s.rested = began, false
 			s.settle(t)
-			t.charge(time.Duration(t.cpu.Load()-cpu), n)
+			t.charge(x.spent(), n)
 			if (len(t.queue) > 0 || result) && !s.stopped {
 				s.enqueue(t)
 			}
@@ -197,6 +202,9 @@ func (x *executor) enter(t *tenant, inv *invocation, budget time.Duration, f fun
 		stream = inv.stream
 	}
 	began := ownCPU()
+	if x.since == 0 {
+		x.since = began
+	}
 	x.mu.Lock()
 	x.iso, x.t, x.inv, x.stream, x.began, x.allowed = t.iso, t, running, stream, began, budget
 	x.mu.Unlock()
@@ -220,13 +228,29 @@ func (x *executor) inside(t *tenant, f func()) {
 	x.s.box.Leave(x.id)
 }
 
-// terminateTenant stops the turn that runs if it is t's.
-func (x *executor) terminateTenant(t *tenant, r engine.Reason) {
+// clockIn notes that the thread begins to work for a tenant, for what it does before any turn.
+func (x *executor) clockIn() {
+	if x.since == 0 {
+		x.since = ownCPU()
+	}
+}
+
+// spent is the CPU that the thread has had since it began to work for this quantum's tenant: its
+// turns, and all that the host did for it around them, which can be a lot (a new isolate, the end of
+// one, megabytes of records).
+func (x *executor) spent() time.Duration {
+	if x.since == 0 {
+		return 0
+	}
+	return ownCPU() - x.since
+}
+
+// terminateTenant stops the turn that runs if it is t's. It reports whether V8 has the order: a turn
+// that is about to begin, or has just ended, does not take one, and who needs it asks again.
+func (x *executor) terminateTenant(t *tenant, r engine.Reason) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.iso != nil && x.t == t {
-		x.iso.Terminate(r)
-	}
+	return x.iso != nil && x.t == t && x.iso.Terminate(r)
 }
 
 // terminate stops the turn that runs, if any.

@@ -22,10 +22,10 @@ func (s *Scheduler) askToTrim(now time.Time) {
 	}
 }
 
-// resting reports, once, that nobody has run for long and that every tenant has been trimmed. Caller
+// resting reports, once, that nobody has run or gone for long and that every tenant has been trimmed. Caller
 // holds mu.
 func (s *Scheduler) resting(now time.Time) bool {
-	if s.rested || s.trimming || len(s.tenants) == 0 || now.Sub(s.lastRun) < s.opt.TrimAfter || s.stale(now) != nil {
+	if s.rested || s.trimming || now.Sub(s.lastRun) < s.opt.TrimAfter || s.stale(now) != nil {
 		return false
 	}
 	s.rested = true

@@ -34,8 +34,11 @@ func (x *executor) load(t *tenant, done func(*loadReply)) {
 		r = x.start(t)
 	}
 	if r.failed != nil {
-		x.forget(t) // first: what comes now is told that it is not here
-		x.refuseWaiting(t, gen.Outcome_notLoaded, "the code does not start: "+r.failed.Message)
+		x.forget(t)
+		x.forsake(t, gen.Outcome_notLoaded, "the code did not start: "+r.failed.Message)
+	}
+	if r.failed != nil && r.failed.outcome == gen.Outcome_killed {
+		r.failed.outcome = gen.Outcome_internalError // no load is killed, says the schema
 	}
 	done(r)
 }
@@ -43,6 +46,7 @@ func (x *executor) load(t *tenant, done func(*loadReply)) {
 // start gives t an isolate with its code.
 func (x *executor) start(t *tenant) *loadReply {
 	s := x.s
+	x.clockIn()
 	iso, err := s.pool.get()
 	if err != nil {
 		return &loadReply{failed: failed(gen.Outcome_internalError, "no isolate: %v", err)}
@@ -66,6 +70,8 @@ func (x *executor) start(t *tenant) *loadReply {
 		why = &failure{outcome: gen.Outcome_exception, Failure: *res.Failure}
 	case out.Status == engine.OK:
 		return &loadReply{handlers: res.Handlers, cpu: out.CPU}
+	case out.Status == engine.Terminated && out.Reason == engine.ReasonEvict:
+		why = failed(gen.Outcome_killed, "the tenant was removed from this process while it was starting")
 	case out.Status == engine.Terminated && out.Reason == reasonShed:
 		why = failed(gen.Outcome_loadShed, "stopped while it was starting: %s", x.s.memoryMessage())
 	case out.Status == engine.Terminated:
@@ -111,6 +117,23 @@ func (x *executor) dispose(t *tenant) {
 // evict ends everything of t, including what still waits in its mailbox.
 func (x *executor) evict(t *tenant) {
 	s := x.s
+	x.forsake(t, gen.Outcome_killed, "the tenant was removed from this process")
+	x.dispose(t)
+	x.forget(t)
+	x.flush()
+	s.mu.Lock()
+	waiting := t.evict
+	t.evict = nil
+	s.mu.Unlock()
+	for _, c := range waiting {
+		close(c)
+	}
+}
+
+// forsake ends all requests of t, those that still wait in its mailbox included: nothing may be left
+// there that would start its code again once it is forgotten.
+func (x *executor) forsake(t *tenant, o gen.Outcome, message string) {
+	s := x.s
 	s.mu.Lock()
 	queue := s.popAll(t)
 	s.mu.Unlock()
@@ -127,27 +150,22 @@ func (x *executor) evict(t *tenant) {
 		}
 	}
 	for _, inv := range t.invs {
-		x.finish(inv, gen.Outcome_killed, "the tenant was removed from this process")
-	}
-	x.dispose(t)
-	x.forget(t)
-	x.flush()
-	s.mu.Lock()
-	waiting := t.evict
-	t.evict = nil
-	s.mu.Unlock()
-	for _, c := range waiting {
-		close(c)
+		x.finish(inv, o, message)
 	}
 }
 
-// forget removes t from the scheduler and lets go of its host.
+// forget removes t from the scheduler and lets go of its host. Once more does nothing.
 func (x *executor) forget(t *tenant) {
 	s := x.s
 	s.mu.Lock()
+	if s.tenants[t.handle] != t {
+		s.mu.Unlock()
+		return
+	}
 	delete(s.tenants, t.handle)
 	s.expect()
 	s.settle(t)
+	s.lastRun, s.rested = time.Now(), false // what it held is still with the allocators
 	s.rearm()
 	s.mu.Unlock()
 	s.logs.close(t)

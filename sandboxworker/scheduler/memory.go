@@ -150,6 +150,7 @@ func (s *Scheduler) claim(t *tenant) {
 // reclaim makes the isolate of a tenant that was claimed smaller, or gives it up if that was done
 // before.
 func (x *executor) reclaim(t *tenant) {
+	x.since = ownCPU()
 	if t.trimmed {
 		x.dispose(t)
 	} else {
@@ -158,7 +159,9 @@ func (x *executor) reclaim(t *tenant) {
 	s := x.s
 	s.mu.Lock()
 	s.settle(t)
+	t.charge(x.spent(), 0)
 	t.running = false
+	s.lastRun, s.rested = time.Now(), false // what it gave back is still with the allocators
 	s.memory.freeing--
 	s.memory.blocked = false
 	if len(t.queue) > 0 || len(t.evict) > 0 {
@@ -167,7 +170,7 @@ func (x *executor) reclaim(t *tenant) {
 	s.mu.Unlock()
 }
 
-// trim makes the isolate of an idle tenant smaller. That is nobody's CPU.
+// trim makes the isolate of an idle tenant smaller. That is nobody's CPU limit's.
 func (x *executor) trim(t *tenant) {
 	t.trimmed = true
 	if t.iso != nil {
@@ -213,8 +216,7 @@ func (s *Scheduler) watchMemory() {
 		m.blocked = false // there may be room now
 	}
 	if greediest != nil && !s.within(hardShare, staying) {
-		greediest.seenTenant.shed = true
-		greediest.terminateTenant(greediest.seenTenant, reasonShed)
+		greediest.seenTenant.shed = greediest.terminateTenant(greediest.seenTenant, reasonShed)
 	}
 }
 

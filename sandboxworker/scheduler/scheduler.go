@@ -90,7 +90,7 @@ type Scheduler struct {
 	polls     uint64                 // guarded by mu; how often somebody began to read
 	pollDue   bool                   // guarded by mu; nobody has read for a tick: it goes before running
 	pong      bool                   // guarded by mu; an answer to a ping waits to be written
-	lastRun   time.Time              // guarded by mu; when the last quantum of any tenant began
+	lastRun   time.Time              // guarded by mu; when the last quantum of any tenant began, or memory was given up
 	rested    bool                   // guarded by mu; the process has been made smaller since
 	trimDue   bool                   // guarded by mu; a stale tenant waits for an executor without work
 	trimming  bool                   // guarded by mu; an executor makes a stale tenant smaller
@@ -121,6 +121,7 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 		streams:  make(map[uint64]*invocation),
 		fetches:  make(map[uint64]*subrequest),
 		timerDue: -1,
+		lastRun:  time.Now(),
 		stop:     make(chan struct{}),
 	}
 	s.threads.idle = sync.NewCond(&s.mu)

@@ -63,7 +63,7 @@ type tenant struct {
 	held     footprint // of its isolate, as last measured
 	growth   footprint // what it has added since, by estimate, if it runs
 	reserve  footprint // what it may add, if it runs
-	shed     bool      // its turn was told to end for lack of memory
+	shed     bool      // its turn has the order to end for lack of memory
 	refused  bool      // it runs although there is no memory: new requests are turned away
 	due      float64   // JS time of the next timer, <0: none
 	dueInv   uint32    // whose timer it is, 0: nobody's

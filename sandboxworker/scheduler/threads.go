@@ -3,11 +3,13 @@ package scheduler
 import (
 	"sync"
 	"time"
+
+	"bulkhead/sandboxworker/engine"
 )
 
 // threads counts the executors. They are started when work needs them and end when they have been
-// idle for long. A stuck executor, one that is in the same step of the same tenant for more than a
-// tick of the watchdog, is joined by another, up to the number of slots in the black box: so nobody
+// idle for long. A stuck executor, one that is in the same step of the same tenant for longer than
+// watchEvery, is joined by another, up to the number of slots in the black box: so nobody
 // waits for another tenant's turn to end, and the kernel shares the processors among them.
 type threads struct {
 	idle    *sync.Cond // on the scheduler's mu; executors without work
@@ -84,8 +86,19 @@ func (s *Scheduler) relieve(stuck int, polls *uint64) {
 	}
 	*polls = s.polls
 	s.watchMemory()
+	s.stopEvicted()
 	if stuck > 0 || s.pollDue {
 		s.help(stuck)
+	}
+}
+
+// stopEvicted stops turns of tenants that are to go: one that began while its eviction was ordered
+// has not been told. Caller holds mu.
+func (s *Scheduler) stopEvicted() {
+	for _, x := range s.executors {
+		if t := x.seenTenant; t != nil && len(t.evict) > 0 {
+			x.terminateTenant(t, engine.ReasonEvict)
+		}
 	}
 }
 
@@ -127,6 +140,13 @@ func (s *Scheduler) callHelp() {
 	s.mu.Lock()
 	s.help(1)
 	s.mu.Unlock()
+}
+
+// executing says whether any executor has a thread.
+func (s *Scheduler) executing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.threads.alive > 0
 }
 
 // retireThreads lets executors go that have had nothing to do for threadIdle. Caller holds mu.

@@ -50,6 +50,7 @@ func (d *watchdog) run() {
 	for {
 		select {
 		case <-d.s.stop:
+			d.end()
 			return
 		case <-timer.C:
 		}
@@ -64,6 +65,7 @@ func (d *watchdog) run() {
 			if busy, _ = d.look(now); !busy || !d.asleep.CompareAndSwap(true, false) {
 				select {
 				case <-d.s.stop:
+					d.end()
 					return
 				case <-d.wake:
 				}
@@ -74,18 +76,28 @@ func (d *watchdog) run() {
 	}
 }
 
+// end stops every turn until no executor is left to begin one.
+func (d *watchdog) end() {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for d.s.executing() {
+		for _, x := range d.s.executors {
+			x.terminate(engine.ReasonEvict)
+		}
+		<-tick.C
+	}
+}
+
 // look inspects every executor once. It reports whether any is busy and when to look again: not
 // later than the first of them can have used up its CPU.
 func (d *watchdog) look(now time.Time) (busy bool, next time.Duration) {
 	stuck := 0
 	next = watchEvery
 	for _, x := range d.s.executors {
-		if step := x.step.Load(); step%2 == 1 {
-			busy = true
-			if step == x.seenStep {
-				stuck++
-			}
-			x.seenStep = step
+		working, long := x.seen(now)
+		busy = busy || working
+		if long {
+			stuck++
 		}
 		if left := d.inspect(x, now); left >= 0 {
 			next = min(next, max(left, watchLeast))
@@ -95,6 +107,19 @@ func (d *watchdog) look(now time.Time) (busy bool, next time.Duration) {
 		d.s.relieve(stuck, &d.polls)
 	}
 	return busy, next
+}
+
+// seen says whether x is busy with a tenant, and whether it has been in the same step for watchEvery:
+// looks may come much faster.
+func (x *executor) seen(now time.Time) (busy, stuck bool) {
+	step := x.step.Load()
+	if step%2 == 0 {
+		return false, false
+	}
+	if step != x.seenStep {
+		x.seenStep, x.seenAt = step, now
+	}
+	return true, now.Sub(x.seenAt) >= watchEvery
 }
 
 // inspect enforces the limits of the turn that x runs and returns the CPU left to it before it is

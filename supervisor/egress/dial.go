@@ -128,6 +128,11 @@ func (c *client) resolve(ctx context.Context, host string) ([]netip.Addr, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.e.opt.ConnectTimeout)
 	defer cancel()
+	end, err := c.e.names.begin(ctx, c.tenant)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	found, err := c.e.opt.Resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil, err

@@ -78,6 +78,7 @@ func (o Options) withDefaults() Options {
 type Egress struct {
 	opt   Options
 	conns atomic.Int64 // open connections
+	names *lookups
 	stop  chan struct{}
 	done  chan struct{}
 
@@ -113,7 +114,8 @@ const (
 
 // New makes an Egress. Close ends it.
 func New(opt Options) *Egress {
-	e := &Egress{opt: opt.withDefaults(), clients: map[string]*client{}, stop: make(chan struct{}), done: make(chan struct{})}
+	opt = opt.withDefaults()
+	e := &Egress{opt: opt, names: newLookups(opt.Conns), clients: map[string]*client{}, stop: make(chan struct{}), done: make(chan struct{})}
 	go e.sweep()
 	return e
 }

@@ -219,8 +219,17 @@ func (f *fetch) send(ctx context.Context, method string, u *url.URL, header http
 // safeMethod: RFC 9110 §9.2.1. (TRACE cannot be asked for.)
 func safeMethod(m string) bool { return m == "GET" || m == "HEAD" || m == "OPTIONS" }
 
+const (
+	// discardBytes and discardTime bound what is done for the sake of a connection with the body of a
+	// redirect, which nobody wants.
+	discardBytes = 4 << 10
+	discardTime  = 250 * time.Millisecond
+)
+
 // discard reads a little of a body nobody wants, so that its connection can be used again.
 func discard(body io.ReadCloser) {
-	io.CopyN(io.Discard, body, 4<<10)
+	timer := time.AfterFunc(discardTime, func() { body.Close() }) // and the read returns
+	defer timer.Stop()
+	io.CopyN(io.Discard, body, discardBytes)
 	body.Close()
 }

@@ -33,6 +33,7 @@ type guard struct {
 
 	raw atomic.Pointer[socket.Gate] // set: what comes is a WebSocket's, not HTTP any more
 
+	begun   atomic.Bool  // a byte has come
 	hasty   atomic.Int64 // Unix ns after which a read that fails has lost an unread body; 0: none
 	since   atomic.Int64 // Unix ns since which no request is being handled; for the host's choice of whom to cut
 	closed  atomic.Bool
@@ -52,6 +53,10 @@ func (g *guard) Read(p []byte) (int, error) {
 	}
 	n, err := g.Conn.Read(p)
 	if n > 0 {
+		if !g.begun.Load() {
+			g.begun.Store(true)
+			g.Conn.SetReadDeadline(time.Now().Add(g.server.opt.HeadTime))
+		}
 		ok, m := g.strict.feed(p[:n])
 		if m != nil {
 			g.err = m
@@ -65,6 +70,18 @@ func (g *guard) Read(p []byte) (int, error) {
 		g.spent.Store(true)
 	}
 	return n, err
+}
+
+// SetReadDeadline is net/http giving a head its time, which for the first one it counts from the
+// moment the connection is there. But clients make connections ahead: one without a byte is like one
+// between two requests, and closing it early meets the request that its client was just sending,
+// which ends without an answer. So it may be idle as long, and its head has its time from its first
+// byte. Whoever holds such connections is the first to be cut when they become too many.
+func (g *guard) SetReadDeadline(t time.Time) error {
+	if !g.begun.Load() && time.Until(t) > 0 {
+		t = time.Now().Add(max(g.server.opt.IdleTime, g.server.opt.HeadTime))
+	}
+	return g.Conn.SetReadDeadline(t)
 }
 
 // hasten makes reads fail after t. Bytes that come later are drained with the connection.

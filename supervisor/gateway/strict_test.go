@@ -221,6 +221,31 @@ func TestSlowHeadIsCutOff(t *testing.T) {
 	}
 }
 
+// Clients dial ahead. A connection that nothing was sent on yet is as good as one between two requests:
+// closed early, it would take the request with it that was just being sent.
+func TestUnusedConnectionsAreKept(t *testing.T) {
+	f := newFarm(t, func(o *Options, _ *placement.Options) { o.HeadTime = 50 * time.Millisecond })
+	c := f.dial()
+	time.Sleep(500 * time.Millisecond)
+	for range 2 {
+		fmt.Fprint(c, "GET /info HTTP/1.1\r\nHost: a.localhost\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatalf("%v %v", resp, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	// What has begun has the time that a head has.
+	c = f.dial()
+	time.Sleep(200 * time.Millisecond)
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a.loc")
+	began := time.Now()
+	io.ReadAll(c)
+	if d := time.Since(began); d > 10*time.Second {
+		t.Errorf("it was kept for %v", d)
+	}
+}
+
 func TestTooManyConnections(t *testing.T) {
 	f := newFarm(t, func(o *Options, _ *placement.Options) { o.MaxConns = 2 })
 	for range 2 { // with a request each: idle ones would give way

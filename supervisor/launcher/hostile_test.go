@@ -27,11 +27,15 @@ func TestAGatewayCannotSpoilItsSuccessorsListeners(t *testing.T) {
 		r := start(t, m, built.child, "--listen", "127.0.0.1:0")
 		c := r.dial()
 		var addr string
-		for line := range strings.Lines(r.text()) {
-			if _, a, ok := strings.Cut(line, "listening on 127."); ok {
-				addr = "127." + strings.TrimSpace(a)
+		// The launcher serves before what it has written has come through the pipe.
+		eventually(t, "the launcher says where it listens", func() bool {
+			for line := range strings.Lines(r.text()) {
+				if _, a, ok := strings.Cut(line, "listening on 127."); ok && strings.HasSuffix(line, "\n") {
+					addr = "127." + strings.TrimSpace(a)
+				}
 			}
-		}
+			return addr != ""
+		})
 		const http, tcp = 8, 9 // setup.FDListen and the next
 		if got := c.ask("native disconnect %d", tcp); got != "0" {
 			t.Fatalf("the attack itself failed: errno %s", got)
@@ -46,7 +50,7 @@ func TestAGatewayCannotSpoilItsSuccessorsListeners(t *testing.T) {
 		if got := r.dial().ask("pid"); got != "2" {
 			t.Errorf("generation %s serves, want 2", got)
 		}
-		conn, err := net.DialTimeout("tcp", addr, time.Second)
+		conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
 		if err != nil {
 			t.Fatalf("the listener was not mended: %v", err)
 		}

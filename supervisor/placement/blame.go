@@ -3,6 +3,7 @@ package placement
 import (
 	"errors"
 	"maps"
+	"os"
 	"slices"
 
 	"bulkhead/ipc"
@@ -18,6 +19,7 @@ type evidence struct {
 	exit   orders.Exit   // as the kernel told the launcher
 	box    []ipc.Running // what the black box claims
 	boxed  bool          // there is a black box
+	silent []ipc.Running // what it claimed while the shard was silent, if it was
 	flight []gatewayside.InFlight
 	hosted []uint32 // handles of the tenants in it, loading ones too
 	loads  []uint32 // of these, the ones that were loading
@@ -46,20 +48,15 @@ func find(e *evidence) finding {
 	for _, t := range e.loads {
 		f.present[t] = true
 	}
-	var faulted []uint32
+	var faulted, stuck []uint32
 	for _, r := range e.box {
-		if !slices.Contains(e.hosted, r.Tenant) {
-			continue
-		}
-		if r.Stream != 0 {
-			if !slices.Contains(e.flight, gatewayside.InFlight{Stream: r.Stream, Tenant: r.Tenant}) {
-				continue
-			}
-			f.executing[r.Stream] = true
-		}
-		f.working[r.Tenant] = true
-		if r.Fault != 0 && !slices.Contains(faulted, r.Tenant) {
+		if f.claim(e, r) && r.Fault != 0 {
 			faulted = append(faulted, r.Tenant)
+		}
+	}
+	for _, r := range e.silent {
+		if f.claim(e, r) {
+			stuck = append(stuck, r.Tenant)
 		}
 	}
 	var late *gatewayside.OverdueError
@@ -79,6 +76,8 @@ func find(e *evidence) finding {
 		f.outside = true
 	case len(faulted) > 0:
 		f.suspects = faulted
+	case len(stuck) > 0:
+		f.suspects = stuck
 	case len(f.working) > 0:
 		for t := range f.working {
 			f.suspects = append(f.suspects, t)
@@ -94,10 +93,26 @@ func find(e *evidence) finding {
 		}
 	}
 	slices.Sort(f.suspects)
+	f.suspects = slices.Compact(f.suspects)
 	if len(f.suspects) == 1 && !e.mixed {
 		f.proven = true
 	}
 	return f
+}
+
+// claim takes one claim of the black box, if the gateway knows of what it names.
+func (f *finding) claim(e *evidence, r ipc.Running) bool {
+	if !slices.Contains(e.hosted, r.Tenant) {
+		return false
+	}
+	if r.Stream != 0 {
+		if !slices.Contains(e.flight, gatewayside.InFlight{Stream: r.Stream, Tenant: r.Tenant}) {
+			return false
+		}
+		f.executing[r.Stream] = true
+	}
+	f.working[r.Tenant] = true
+	return true
 }
 
 // everything takes all that was in the shard as having been at work.
@@ -116,13 +131,13 @@ func byOthers(e *evidence) bool {
 	return e.exit.Signal == unix.SIGKILL && e.exit.Detail != orders.DetailOutOfMemory && !e.ours
 }
 
-// readBox reads a dead shard's black box: a page, whatever the shard has made of it.
-func readBox(s *shard) (running []ipc.Running, ok bool) {
-	if s.proc.BlackBox == nil {
+// readBox reads a shard's black box: a page, whatever the shard has made of it.
+func readBox(box *os.File) (running []ipc.Running, ok bool) {
+	if box == nil {
 		return nil, false
 	}
 	var b [ipc.BlackBoxBytes]byte
-	if _, err := s.proc.BlackBox.ReadAt(b[:], 0); err != nil {
+	if _, err := box.ReadAt(b[:], 0); err != nil {
 		return nil, false // sealed against shrinking: cannot happen; and then nothing narrows the list down
 	}
 	return ipc.ReadBlackBox(b[:]), true

@@ -51,7 +51,12 @@ func TestBlame(t *testing.T) {
 		"killed from outside":     {evidence{exit: killed, why: gatewayside.ErrPeerGone, box: runs(ipc.Running{Tenant: 3, Stream: 3})}, nil, []uint64{3}, false},
 		"stopped from outside":    {evidence{exit: stopped, why: gatewayside.ErrUnresponsive, box: runs(ipc.Running{Tenant: 3, Stream: 3})}, nil, []uint64{3}, false},
 		"killed for its silence":  {evidence{exit: killed, ours: true, why: gatewayside.ErrUnresponsive, box: runs(ipc.Running{Tenant: 3, Stream: 3})}, []uint32{3}, []uint64{3}, false},
-		"out of memory":           {evidence{exit: oom, why: gatewayside.ErrPeerGone, box: runs(ipc.Running{Tenant: 3, Stream: 3})}, []uint32{3}, []uint64{3}, false},
+		"a turn that made it silent, ended when it was killed": {evidence{exit: killed, ours: true, why: gatewayside.ErrUnresponsive, boxed: true, silent: runs(ipc.Running{Tenant: 3, Stream: 3})},
+			[]uint32{3}, []uint64{3}, false},
+		"a turn that made it silent, and who came after it": {evidence{exit: killed, ours: true, why: gatewayside.ErrUnresponsive, boxed: true, silent: runs(ipc.Running{Tenant: 3, Stream: 3}), box: runs(ipc.Running{Tenant: 1, Stream: 1})},
+			[]uint32{3}, []uint64{1, 3}, false},
+		"silence names only who is there": {evidence{exit: killed, ours: true, why: gatewayside.ErrUnresponsive, boxed: true, silent: runs(ipc.Running{Tenant: 9, Stream: 9}, ipc.Running{Tenant: 1, Stream: 77})}, nil, nil, false},
+		"out of memory":                   {evidence{exit: oom, why: gatewayside.ErrPeerGone, box: runs(ipc.Running{Tenant: 3, Stream: 3})}, []uint32{3}, []uint64{3}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := c.e

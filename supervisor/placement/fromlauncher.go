@@ -3,6 +3,7 @@ package placement
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"bulkhead/ipc/gatewayside"
 	"bulkhead/policy/limits"
@@ -17,7 +18,7 @@ func FromLauncher(c *orders.Client, wire limits.Wire, maxTenants int) Spawn {
 		if err != nil {
 			return Process{}, nil, err
 		}
-		conn, err := gatewayside.Dial(child.Control, child.Data, gatewayside.Options{Wire: wire, OnViolation: onViolation, Look: activity(child)})
+		conn, err := gatewayside.Dial(child.Control, child.Data, gatewayside.Options{Wire: wire, OnViolation: onViolation, Look: activity(child, child.BlackBox)})
 		if err != nil {
 			child.Kill()
 			child.BlackBox.Close()
@@ -36,10 +37,11 @@ func FromLauncher(c *orders.Client, wire limits.Wire, maxTenants int) Spawn {
 	}
 }
 
-// activity asks the launcher what a child is doing.
-func activity(child *orders.Child) func(context.Context) (gatewayside.Activity, error) {
+// activity asks the launcher what a child is doing, and its black box for whom.
+func activity(child *orders.Child, box *os.File) func(context.Context) (gatewayside.Activity, error) {
 	return func(ctx context.Context) (gatewayside.Activity, error) {
 		l, err := child.Look(ctx)
-		return gatewayside.Activity{CPU: l.CPU, Delay: l.Delay, Runnable: l.Runnable}, err
+		running, _ := readBox(box)
+		return gatewayside.Activity{CPU: l.CPU, Delay: l.Delay, Runnable: l.Runnable, Running: running}, err
 	}
 }

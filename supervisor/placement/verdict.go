@@ -69,7 +69,10 @@ func suspected(f *finding, handle uint32) bool {
 // returns the ids of the suspects.
 func (p *Pool) judge(s *shard, why error, exit orders.Exit) []string {
 	e := evidence{why: why, exit: exit, ours: s.failure.Load() != nil || errors.Is(why, gatewayside.ErrUnresponsive), flight: s.conn.InFlight()}
-	e.box, e.boxed = readBox(s)
+	e.box, e.boxed = readBox(s.proc.BlackBox)
+	if silent := (*gatewayside.SilentError)(nil); errors.As(why, &silent) {
+		e.silent = silent.Running
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ids := make(map[uint32]string, len(s.hosted))

@@ -130,7 +130,7 @@ struct bh_isolate {
   std::vector<bulkhead::PendingRejection> handled_later;
 
   std::mutex turn_mu;      // guards in_turn and, with it, whether a termination may be requested
-  bool in_turn = false;    // guarded by turn_mu
+  bool in_turn = false;    // guarded by turn_mu; written by the thread that has the isolate
   std::atomic<uint8_t> reason{0};
 
   std::atomic<uint64_t> heap_bytes{0};

@@ -202,6 +202,10 @@ char* Bootstrap(bh_isolate* i, v8::Local<v8::Context> context) {
 }  // namespace bulkhead
 
 void bh_isolate::StopForMemory() {
+  // Outside a turn (a trim, the making of a code cache) nothing of the tenant's runs. V8 would keep
+  // the order and stop the next turn, which begins without a reason to end. What was measured ends
+  // that turn where it is still true. Only this thread writes in_turn: it may read it without the lock.
+  if (!in_turn) return;
   reason.store(BH_REASON_MEMORY);
   iso->TerminateExecution();
 }
