@@ -1,16 +1,17 @@
 // The global scope: what a worker finds on globalThis
 // (https://html.spec.whatwg.org/#the-workerglobalscope-common-interface, https://min-common-api.proposal.wintertc.org/).
+// Its functions are made as methods of an object, because methods are no constructors.
 
-function queueMicrotask(callback) {
+const { queueMicrotask } = { queueMicrotask(callback) {
   needArgs("queueMicrotask", arguments.length, 1);
   toCallback(callback, "queueMicrotask: the argument");
   // A promise reaction carries the async context; an exception must be reported, not become a rejection.
   PromiseThen(PromiseResolve(undefined), () => {
     try { ReflectApply(callback, undefined, []); } catch (error) { reportException(error); }
   });
-}
+} };
 
-function structuredClone(value, options = undefined) {
+const { structuredClone } = { structuredClone(value, options = undefined) {
   needArgs("structuredClone", arguments.length, 1);
   const { transfer } = toDictionary(options, "structuredClone options");
   const list = transfer === undefined ? undefined : toSequence(transfer, "structuredClone option transfer", (v) => {
@@ -18,7 +19,7 @@ function structuredClone(value, options = undefined) {
     return v;
   });
   return isObject(value) ? clonePlatform(value, list) : host.structuredClone(value, list);
-}
+} };
 
 // clonePlatform handles platform objects, which V8's serializer takes for plain ones. Only the value
 // itself is looked at: inside other objects they still become plain.
@@ -33,10 +34,10 @@ const clonePlatform = (value, list) => {
   return host.structuredClone(value, list);
 };
 
-function reportError(error) {
+const { reportError } = { reportError(error) {
   needArgs("reportError", arguments.length, 1);
   reportException(error);
-}
+} };
 
 const lazyGroups = [
   [urlUnit, ["URL", "URLSearchParams"]],
