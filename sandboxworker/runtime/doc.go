@@ -23,7 +23,8 @@
 //	timer(nowMs)                   fire one due timer; true if another is due
 //	op(id, ok, meta, bytes)        answer to host.op
 //	rejection(kind, promise, reason, context)
-//	idle()                         end of the turn: finish, detect what can never settle, set the timer
+//	idle()                         end of the turn: one task, or finish, detect what can never settle, set the
+//	                               timer; true: call it again, after microtasks
 //	describeError(error)           text for people
 //
 // A subrequest's id has the highest bit set. op then brings its head or its failure, chunk and end the

@@ -23,12 +23,15 @@ var units = []unit{
 		"encoding/base64.js",
 	}},
 	{"eventsUnit", []string{"events/event.js", "events/target.js", "events/abort.js", "events/exports.js"}},
+	{"messageUnit", []string{"events/message.js"}},
 	{"urlUnit", []string{"url/searchparams.js", "url/url.js"}},
+	{"urlPatternUnit", []string{"url/pattern.js"}},
+	{"legacyUnit", []string{"encoding/legacy.js"}},
 	{"encodingUnit", []string{"encoding/text.js"}},
 	{"streamsUnit", []string{
 		"streams/queue.js", "streams/readable.js", "streams/readers.js", "streams/default_controller.js",
 		"streams/byte_controller.js", "streams/byte_classes.js", "streams/tee.js", "streams/pipe.js",
-		"streams/writable.js", "streams/writer.js", "streams/transform.js", "streams/text.js", "streams/exports.js",
+		"streams/writable.js", "streams/writer.js", "streams/transform.js", "streams/text.js", "streams/transfer.js", "streams/exports.js",
 	}},
 	{"blobUnit", []string{"fetch/blob.js", "fetch/formdata.js", "fetch/multipart.js"}},
 	{"inspectUnit", []string{"console/inspect.js", "console/describe.js"}},
@@ -37,7 +40,7 @@ var units = []unit{
 	{"fetchUnit", []string{"fetch/subrequest.js"}},
 	{"", []string{
 		"fetch/headers.js", "fetch/body.js", "fetch/request.js", "fetch/response.js", "fetch/fetch.js",
-		"scope/timers.js", "scope/performance.js", "invoke/ops.js", "invoke/wirebody.js", "invoke/pump.js",
+		"scope/timers.js", "scope/performance.js", "scope/clone.js", "invoke/ops.js", "invoke/wirebody.js", "invoke/pump.js",
 		"invoke/invocation.js", "scope/globals.js", "invoke/handlers.js",
 	}},
 }

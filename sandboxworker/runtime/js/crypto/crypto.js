@@ -56,5 +56,6 @@ class CryptoKey {
 }
 defineInterface(CryptoKey, "CryptoKey");
 
+const cloneKey = (key) => new CryptoKey(kInternal, keyState(key));
 const newKey = (name, hash, bytes, extractable, usages) =>
   new CryptoKey(kInternal, { __proto__: null, type: "secret", name, hash, bytes, extractable, usages });

@@ -237,4 +237,4 @@ defineInterface(SubtleCrypto, "SubtleCrypto");
 
 const subtleObject = new SubtleCrypto(kInternal);
 const cryptoObject = new Crypto(kInternal);
-return { __proto__: null, Crypto, CryptoKey, SubtleCrypto, crypto: cryptoObject };
+return { __proto__: null, Crypto, CryptoKey, SubtleCrypto, crypto: cryptoObject, isCryptoKey, cloneKey };

@@ -11,29 +11,6 @@ const { queueMicrotask } = { queueMicrotask(callback) {
   });
 } };
 
-const { structuredClone } = { structuredClone(value, options = undefined) {
-  needArgs("structuredClone", arguments.length, 1);
-  const { transfer } = toDictionary(options, "structuredClone options");
-  const list = transfer === undefined ? undefined : toSequence(transfer, "structuredClone option transfer", (v) => {
-    if (!isObject(v)) throw new TypeError("structuredClone option transfer: an item is not an object.");
-    return v;
-  });
-  return isObject(value) ? clonePlatform(value, list) : host.structuredClone(value, list);
-} };
-
-// clonePlatform handles platform objects, which V8's serializer takes for plain ones. Only the value
-// itself is looked at: inside other objects they still become plain.
-const clonePlatform = (value, list) => {
-  if (domExceptionUnit.loaded && domExceptionUnit.get().is(value)) return newDOMException(value.message, value.name);
-  if (blobUnit.loaded && blobUnit.get().isBlob(value)) return blobUnit.get().cloneBlob(value);
-  if (isHeaders(value) || isRequest(value) || isResponse(value) || isStreamObject(value) || isParamsObject(value) || isFormDataObject(value) ||
-    (urlUnit.loaded && urlUnit.get().isURL(value)) ||
-    (eventsUnit.loaded && (eventsUnit.get().isAbortSignal(value) || eventsUnit.get().isEvent(value)))) {
-    throw newDOMException(`${describeKind(value)} could not be cloned.`, "DataCloneError");
-  }
-  return host.structuredClone(value, list);
-};
-
 const { reportError } = { reportError(error) {
   needArgs("reportError", arguments.length, 1);
   reportException(error);
@@ -41,6 +18,7 @@ const { reportError } = { reportError(error) {
 
 const lazyGroups = [
   [urlUnit, ["URL", "URLSearchParams"]],
+  [urlPatternUnit, ["URLPattern"]],
   [encodingUnit, ["TextEncoder", "TextDecoder"]],
   [streamsUnit, ["ReadableStream", "ReadableStreamDefaultReader", "ReadableStreamBYOBReader", "ReadableStreamDefaultController",
     "ReadableByteStreamController", "ReadableStreamBYOBRequest", "WritableStream", "WritableStreamDefaultWriter",
@@ -49,6 +27,7 @@ const lazyGroups = [
   [blobUnit, ["Blob", "File", "FormData"]],
   [eventsUnit, ["Event", "EventTarget", "CustomEvent", "ErrorEvent", "MessageEvent", "CloseEvent", "PromiseRejectionEvent",
     "ExtendableEvent", "FetchEvent", "AbortController", "AbortSignal", "WorkerGlobalScope", "ServiceWorkerGlobalScope"]],
+  [messageUnit, ["MessageChannel", "MessagePort"]],
   [domExceptionUnit, ["DOMException"]],
   [cryptoUnit, ["Crypto", "CryptoKey", "SubtleCrypto"]],
   [performanceUnit, ["Performance"]],
