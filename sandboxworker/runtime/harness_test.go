@@ -194,7 +194,7 @@ func (w *worker) settle() {
 		if len(w.ops) > 0 {
 			o := w.ops[0]
 			w.ops = w.ops[1:]
-			ok, meta, data := runtime.Do(o.code, o.meta, o.data)
+			ok, meta, data := runtime.Do(o.code, o.meta, o.data, nil)
 			w.take(w.iso.OpResult(w.now, o.id, ok, meta, data))
 			continue
 		}

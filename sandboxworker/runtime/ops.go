@@ -17,6 +17,7 @@ const (
 	OpDigest     uint32 = 1 // meta: hash; data: message. Answer: digest
 	OpHMACSign   uint32 = 2 // meta: hash ":" key length; data: key, message. Answer: MAC
 	OpHMACVerify uint32 = 3 // meta: hash ":" key length ":" MAC length; data: key, MAC, message. Answer: meta "1" or "0"
+	OpCrypto     uint32 = 4 // meta: words of cryptoOps and the lengths of the fields in data; see crypto.go
 	// OpFetch is not for Do: it starts a subrequest, see ParseFetch. Its id has the highest bit set
 	// and names the subrequest, in the place of an invocation, wherever its bodies are spoken of.
 	OpFetch uint32 = 16
@@ -37,10 +38,15 @@ func hashOf(name string) (crypto.Hash, bool) {
 	return 0, false
 }
 
-// Do performs one operation of a tenant. Its cost is linear in len(data). With ok false, resMeta is a
-// message for the tenant. It never panics, whatever meta and data are, and keeps no reference to data.
-func Do(code uint32, meta string, data []byte) (ok bool, resMeta string, res []byte) {
+// Do performs one operation of a tenant. Its cost is linear in len(data), but for public-key
+// operations, of milliseconds, and for what takes as long as the tenant likes: that asks alive (nil: for
+// ever) every millisecond or so and ends without a result when it may not go on. With ok false, resMeta
+// is a message for the tenant. It never panics, whatever meta and data are, and keeps no reference to
+// data.
+func Do(code uint32, meta string, data []byte, alive func() bool) (ok bool, resMeta string, res []byte) {
 	switch code {
+	case OpCrypto:
+		return doCrypto(meta, data, alive)
 	case OpDigest:
 		h, known := hashOf(meta)
 		if !known {

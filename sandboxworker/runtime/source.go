@@ -36,7 +36,7 @@ var units = []unit{
 	{"blobUnit", []string{"fetch/blob.js", "fetch/formdata.js", "fetch/multipart.js"}},
 	{"inspectUnit", []string{"console/inspect.js", "console/describe.js"}},
 	{"consoleUnit", []string{"console/console.js"}},
-	{"cryptoUnit", []string{"crypto/crypto.js", "crypto/subtle.js"}},
+	{"cryptoUnit", []string{"crypto/crypto.js", "crypto/algorithms.js", "crypto/keys.js", "crypto/subtle.js"}},
 	{"fetchUnit", []string{"fetch/subrequest.js"}},
 	{"", []string{
 		"fetch/headers.js", "fetch/body.js", "fetch/request.js", "fetch/response.js", "fetch/fetch.js",

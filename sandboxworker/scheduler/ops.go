@@ -41,7 +41,12 @@ func (x *executor) runOp(t *tenant, r *engine.Record) {
 		x.s.callHelp()
 	}
 	began := ownCPU()
-	res.ok, res.meta, res.data = runtime.Do(r.Code, string(r.Text), r.Data)
+	budget := t.limits.startupCPU
+	if inv != nil {
+		budget = inv.limit() - inv.cpu
+	}
+	alive := func() bool { return ownCPU()-began < budget }
+	res.ok, res.meta, res.data = runtime.Do(r.Code, string(r.Text), r.Data, alive)
 	took := ownCPU() - began
 	t.cpu.Add(int64(took))
 	if inv != nil {

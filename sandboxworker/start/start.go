@@ -74,6 +74,7 @@ func Sealed(ready int) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	stockRandom(ipc.BlackBoxSlots) // one for each executor there can be: they do WebCrypto's work
 	// Go makes its epoll and event descriptors for the first timer: after the seal it could not.
 	time.Sleep(time.Millisecond)
 
