@@ -119,7 +119,8 @@ func TestCryptoStops(t *testing.T) {
 		"generate-rsa 4096 65537 0": "",
 	} {
 		asked := 0
-		ok, why, res := runtime.Do(runtime.OpCrypto, meta, []byte(data), func() bool { asked++; return asked < 3 })
+		h := runtime.Host{Alive: func() bool { asked++; return asked < 3 }}
+		ok, why, res := h.Do(runtime.OpCrypto, meta, []byte(data))
 		if ok || res != nil || !strings.Contains(why, "CPU limit") || asked != 3 {
 			t.Errorf("%s: %v %q after %d questions", meta, ok, why, asked)
 		}
@@ -131,7 +132,7 @@ func TestCryptoMalformed(t *testing.T) {
 	for _, meta := range []string{"", "nonsense 1", "aes-ctr 64", "aes-ctr 64 1:1", "aes-ctr x 0:0:0", "aes-ctr 999 0:0:0", "hkdf MD5 8 0:0:0", "hkdf SHA-1 -8 0:0:0", "aes-kw-unwrap 0:0",
 		"sign RSA-PSS SHA-1 x 0:0", "sign ECDSA SHA-256 0 0:0", "verify Ed25519 - 0 0:0:0", "ecdh 0:0", "generate-ec P-1 0", "generate-rsa 8 3 0", "generate-rsa 2048 2 0", "import P-256 odd 0", "import P-256 raw 0",
 		"import-ec P-256 0:0:0", "import-rsa 0:0:0:0:0:0:0:0", "export-jwk private 0", "export-raw 0", "aes-gcm-encrypt 128 0:0:0:0", "oaep-encrypt SHA-1 0:0:0", "import RSA pkcs8 99999999999"} {
-		if ok, why, res := runtime.Do(runtime.OpCrypto, meta, nil, nil); ok || why == "" || res != nil {
+		if ok, why, res := new(runtime.Host).Do(runtime.OpCrypto, meta, nil); ok || why == "" || res != nil {
 			t.Errorf("%q: %v %q", meta, ok, why)
 		}
 	}

@@ -67,6 +67,7 @@ type worker struct {
 	timer   float64
 	ops     []op
 	logs    []string
+	host    runtime.Host
 	answers map[uint32]*answer
 }
 
@@ -116,6 +117,7 @@ func tryLoad(t testing.TB, src string, env ...engine.EnvVar) (*worker, engine.Lo
 	}
 	t.Cleanup(iso.Dispose)
 	w := &worker{t: t, iso: iso, now: epoch, timer: -1, answers: map[uint32]*answer{}}
+	t.Cleanup(w.host.Close)
 	out, turn := iso.Load(engine.Bundle{Main: "/worker.js", Modules: []engine.Module{{Name: "/worker.js", Code: []byte(src)}}},
 		env, testLimits, w.now)
 	w.take(turn)
@@ -194,7 +196,7 @@ func (w *worker) settle() {
 		if len(w.ops) > 0 {
 			o := w.ops[0]
 			w.ops = w.ops[1:]
-			ok, meta, data := runtime.Do(o.code, o.meta, o.data, nil)
+			ok, meta, data := w.host.Do(o.code, o.meta, o.data)
 			w.take(w.iso.OpResult(w.now, o.id, ok, meta, data))
 			continue
 		}

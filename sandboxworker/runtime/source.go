@@ -33,6 +33,7 @@ var units = []unit{
 		"streams/byte_controller.js", "streams/byte_classes.js", "streams/tee.js", "streams/pipe.js",
 		"streams/writable.js", "streams/writer.js", "streams/transform.js", "streams/text.js", "streams/transfer.js", "streams/exports.js",
 	}},
+	{"compressUnit", []string{"streams/compress.js"}},
 	{"blobUnit", []string{"fetch/blob.js", "fetch/formdata.js", "fetch/multipart.js"}},
 	{"inspectUnit", []string{"console/inspect.js", "console/describe.js"}},
 	{"consoleUnit", []string{"console/console.js"}},

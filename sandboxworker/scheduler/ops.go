@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"bulkhead/sandboxworker/engine"
-	"bulkhead/sandboxworker/runtime"
 )
 
 const (
@@ -45,9 +44,11 @@ func (x *executor) runOp(t *tenant, r *engine.Record) {
 	if inv != nil {
 		budget = inv.limit() - inv.cpu
 	}
-	alive := func() bool { return ownCPU()-began < budget }
-	res.ok, res.meta, res.data = runtime.Do(r.Code, string(r.Text), r.Data, alive)
-	took := ownCPU() - began
+	h := &t.host
+	h.Alive, h.CPU = func() bool { return ownCPU()-began < budget }, ownCPU
+	h.Inv, h.Elsewhere = r.Inv, 0
+	res.ok, res.meta, res.data = h.Do(r.Code, string(r.Text), r.Data)
+	took := ownCPU() - began + h.Elsewhere
 	t.cpu.Add(int64(took))
 	if inv != nil {
 		inv.cpu += took

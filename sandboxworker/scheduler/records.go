@@ -348,6 +348,7 @@ func (x *executor) finish(inv *invocation, o gen.Outcome, message string) {
 	t := inv.t
 	s.logs.dropped(t, inv)
 	delete(t.invs, inv.id)
+	t.host.Forget(inv.id)
 	t.inFlight.Add(-1)
 	s.mu.Lock()
 	delete(s.streams, inv.stream)

@@ -24,6 +24,7 @@ const lazyGroups = [
     "ReadableByteStreamController", "ReadableStreamBYOBRequest", "WritableStream", "WritableStreamDefaultWriter",
     "WritableStreamDefaultController", "TransformStream", "TransformStreamDefaultController", "ByteLengthQueuingStrategy",
     "CountQueuingStrategy", "TextEncoderStream", "TextDecoderStream", "IdentityTransformStream", "FixedLengthStream"]],
+  [compressUnit, ["CompressionStream", "DecompressionStream"]],
   [blobUnit, ["Blob", "File", "FormData"]],
   [eventsUnit, ["Event", "EventTarget", "CustomEvent", "ErrorEvent", "MessageEvent", "CloseEvent", "PromiseRejectionEvent",
     "ExtendableEvent", "FetchEvent", "AbortController", "AbortSignal", "WorkerGlobalScope", "ServiceWorkerGlobalScope"]],
