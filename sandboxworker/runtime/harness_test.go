@@ -46,7 +46,7 @@ func TestOtherProfiles(t *testing.T) {
 	}
 	for _, p := range []seccomp.Profile{seccomp.Jitless, seccomp.JITWasm} {
 		t.Run(p.String(), func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run=^(TestHandlerShapes|TestStreams|TestWebPlatform|TestShapes|TestMinimumCommonShapes|TestConsole|TestRequestBody|TestTimers|TestPollutedPrototypes)$", "-test.v")
+			cmd := exec.Command(os.Args[0], "-test.run=^(TestHandlerShapes|TestStreams|TestWebPlatform|TestShapes|TestMinimumCommonShapes|TestWasmStreaming|TestMessages|TestURLPattern|TestLegacyEncodings|TestCrypto|TestCompressionStreams|TestAsyncLocalStorage|TestConsole|TestRequestBody|TestTimers|TestPollutedPrototypes)$", "-test.v")
 			cmd.Env = append(os.Environ(), profileEnv+"="+p.String())
 			out, err := cmd.CombinedOutput()
 			if err != nil || !strings.Contains(string(out), "--- PASS: TestWebPlatform") {
@@ -104,7 +104,7 @@ func (a *answer) header(name string) string {
 	return ""
 }
 
-var testLimits = engine.Limits{MemoryBytes: 128 << 20, Timers: 400, Pending: 8192}
+var testLimits = engine.Limits{MemoryBytes: 128 << 20, Timers: 400, Pending: 8192, WasmAllowed: true}
 
 // tryLoad loads a worker's main module; the outcome says whether it started.
 func tryLoad(t testing.TB, src string, env ...engine.EnvVar) (*worker, engine.LoadOutcome) {

@@ -152,5 +152,5 @@ for (const path of absent) if (!seen.has(path)) fail(path + " is on the list of 
 { const d = own(globalThis, "globalThis"); eq([d.value === globalThis, d.writable, d.enumerable, d.configurable], [true, true, false, true], "globalThis"); } ok(self === globalThis, "self");
 eq(["debug", "error", "info", "log", "warn", "assert", "clear", "count", "countReset", "dir", "dirxml", "group", "groupCollapsed", "groupEnd", "table", "time", "timeEnd", "timeLog", "trace"].filter((k) => typeof console[k] !== "function"), [], "console");
 eq(Object.prototype.toString.call(console), "[object console]", "console tag"); ok(navigator.userAgent.length > 0, "userAgent");
-if (typeof WebAssembly === "object") eq(["Module", "Instance", "Memory", "Table", "Global", "Tag", "Exception", "CompileError", "LinkError", "RuntimeError", "compile", "instantiate", "validate"].filter((k) => typeof WebAssembly[k] !== "function"), [], "WebAssembly");
+if (typeof WebAssembly === "object") eq(["Module", "Instance", "Memory", "Table", "Global", "Tag", "Exception", "CompileError", "LinkError", "RuntimeError", "compile", "instantiate", "validate", "compileStreaming", "instantiateStreaming"].filter((k) => typeof WebAssembly[k] !== "function"), [], "WebAssembly");
 `

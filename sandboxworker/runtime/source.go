@@ -38,11 +38,12 @@ var units = []unit{
 	{"inspectUnit", []string{"console/inspect.js", "console/describe.js"}},
 	{"consoleUnit", []string{"console/console.js"}},
 	{"cryptoUnit", []string{"crypto/crypto.js", "crypto/algorithms.js", "crypto/keys.js", "crypto/subtle.js"}},
+	{"asyncHooksUnit", []string{"node/async_hooks.js"}},
 	{"fetchUnit", []string{"fetch/subrequest.js"}},
 	{"", []string{
 		"fetch/headers.js", "fetch/body.js", "fetch/request.js", "fetch/response.js", "fetch/fetch.js",
 		"scope/timers.js", "scope/performance.js", "scope/clone.js", "invoke/ops.js", "invoke/wirebody.js", "invoke/pump.js",
-		"invoke/invocation.js", "scope/globals.js", "invoke/handlers.js",
+		"invoke/invocation.js", "fetch/wasm.js", "node/builtin.js", "scope/globals.js", "invoke/handlers.js",
 	}},
 }
 

@@ -30,7 +30,7 @@ namespace bulkhead {
 // Functions the runtime hands back from its bootstrap, in the order of kHandlerNames.
 enum Handler : uint8_t {
   kStart, kLoad, kRequest, kChunk, kEnd, kAbort, kWindow, kTimer, kOp, kRejection, kIdle,
-  kDescribeError, kHandlerCount
+  kDescribeError, kBuiltin, kHandlerCount
 };
 
 extern const char* const kHandlerNames[kHandlerCount];

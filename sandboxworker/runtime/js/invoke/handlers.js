@@ -156,7 +156,7 @@ const isFetch = (id) => id >= FETCH_BIT;
 
 const handlers = ObjectFreeze({
   __proto__: null,
-  start, load, request, rejection, idle, describeError,
+  start, load, request, rejection, idle, describeError, builtin,
   chunk: (id, u8) => (isFetch(id) ? deliverFetch(id, (s) => s.chunk(u8)) : deliver(id, (inv) => inv.wire?.chunk(u8))),
   end: (id) => (isFetch(id) ? deliverFetch(id, (s) => s.end()) : deliver(id, (inv) => inv.wire?.end())),
   abort: (id, reason, message) => (isFetch(id) ? deliverFetch(id, (s) => s.aborted(reason, message))

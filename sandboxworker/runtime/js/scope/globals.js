@@ -87,6 +87,7 @@ const installGlobals = () => {
   }
 
   installEventTarget();
+  installWasmStreaming();
 };
 
 // installEventTarget puts the EventTarget methods and the `on...` attributes on the global without
