@@ -245,7 +245,7 @@ func TestTsconfigHolds(t *testing.T) {
 // What the runtime serves by itself stays an import, under one name, whoever wants it and how.
 func TestServedModules(t *testing.T) {
 	out := run(t, write(t, files{
-		"worker.js": `import { AsyncLocalStorage as A } from "node:async_hooks"; import { B } from "async_hooks"; import c from "pkg"; export default [A, B, c, import("async_hooks")];`,
+		"worker.js":                     `import { AsyncLocalStorage as A } from "node:async_hooks"; import { B } from "async_hooks"; import c from "pkg"; export default [A, B, c, import("async_hooks")];`,
 		"node_modules/pkg/package.json": `{"main": "m.cjs"}`, "node_modules/pkg/m.cjs": `const { AsyncResource } = require("async_hooks"); module.exports = AsyncResource;`,
 	}))
 	if len(out.Errors) > 0 {
