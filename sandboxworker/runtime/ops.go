@@ -21,6 +21,7 @@ const (
 	OpCrypto     uint32 = 4 // meta: words of cryptoOps and the lengths of the fields in data; see crypto.go
 	OpDeflate    uint32 = 5 // compress a piece; see deflate
 	OpInflate    uint32 = 6 // a step of a decompression; see Host.inflate
+	OpHTML       uint32 = 7 // tell the tokens of a piece of HTML apart; see tokenizeHTML
 	// OpFetch is not for Do: it starts a subrequest, see ParseFetch. Its id has the highest bit set
 	// and names the subrequest, in the place of an invocation, wherever its bodies are spoken of.
 	OpFetch uint32 = 16
@@ -80,10 +81,13 @@ func (h *Host) Do(code uint32, meta string, data []byte) (ok bool, resMeta strin
 	switch code {
 	case OpCrypto:
 		return doCrypto(meta, data, h.Alive)
-	case OpDeflate, OpInflate:
+	case OpDeflate, OpInflate, OpHTML:
 		f := deflate
-		if code == OpInflate {
+		switch code {
+		case OpInflate:
 			f = h.inflate
+		case OpHTML:
+			f = tokenizeHTML
 		}
 		resMeta, res, err := f(meta, data)
 		if err != nil {

@@ -38,6 +38,7 @@ var units = []unit{
 	{"inspectUnit", []string{"console/inspect.js", "console/describe.js"}},
 	{"consoleUnit", []string{"console/console.js"}},
 	{"cryptoUnit", []string{"crypto/crypto.js", "crypto/algorithms.js", "crypto/keys.js", "crypto/subtle.js"}},
+	{"rewriterUnit", []string{"html/selector.js", "html/tokens.js", "html/rewriter.js"}},
 	{"asyncHooksUnit", []string{"node/async_hooks.js"}},
 	{"fetchUnit", []string{"fetch/subrequest.js"}},
 	{"", []string{

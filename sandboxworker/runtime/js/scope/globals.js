@@ -34,6 +34,7 @@ const lazyGroups = [
   [performanceUnit, ["Performance"]],
   [navigatorUnit, ["Navigator"]],
   [consoleUnit, ["console"]],
+  [rewriterUnit, ["HTMLRewriter"]],
 ];
 // Attributes of the global: enumerable, unlike interface objects.
 const lazyAttributes = [
