@@ -225,19 +225,19 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 			policy.FormatBytes(most), policy.FormatBytes(boot.ShardMemory))
 	}
 	var policies *gateway.Policies // set before the first request
-	var server *gateway.Server // set before the first request
+	var server *gateway.Server     // set before the first request
 	out := egress.New(egress.Options{Policy: func() *policy.Policy { return policies.Current() }, Observer: obs, Conns: upstreams,
 		Reached: func(chain []string, host, path string) { server.Reached(chain, host, path) }})
 	defer out.Close()
 	var registry *tenants.Registry // set before the first load
 	pool := placement.New(placement.Options{
-		Spawn:      placement.FromLauncher(client, limits.DefaultWire(), pol.Shard.MaxTenants),
-		Policy:     pol,
-		Shard:      pol.Shard,
-		Profile:    pol.Profile,
-		MaxShards:  boot.MaxShards,
-		Memory:     boot.Memory,
-		Observer:   obs,
+		Spawn:     placement.FromLauncher(client, limits.DefaultWire(), pol.Shard.MaxTenants),
+		Policy:    pol,
+		Shard:     pol.Shard,
+		Profile:   pol.Profile,
+		MaxShards: boot.MaxShards,
+		Memory:    boot.Memory,
+		Observer:  obs,
 		Fetch: func(v *tenants.Version, r *gatewayside.Subrequest) {
 			if r.Binding > 0 {
 				server.Service(v, r)

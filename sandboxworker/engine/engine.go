@@ -28,7 +28,8 @@ import (
 // Config is what the process decides once for all its isolates.
 type Config struct {
 	Profile seccomp.Profile
-	Source  []byte // JavaScript of the runtime, ASCII: see sandboxworker/runtime
+	Source  []byte   // JavaScript of the runtime, ASCII: see sandboxworker/runtime
+	Data    [][]byte // what the runtime may ask for by number; kept once for all isolates
 	// HeapMaxBytes bounds the JavaScript heap of each isolate, whatever its tenant's limit: V8
 	// wants to know when it makes one. At least 16 MiB.
 	HeapMaxBytes uint64
@@ -62,6 +63,10 @@ func Init(cfg Config) (*Engine, error) {
 	if err := native.SetSource(cfg.Source); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
+	for n, b := range cfg.Data {
+		native.SetData(n, b)
+	}
+	cfg.Source, cfg.Data = nil, nil
 	e := &Engine{cfg: cfg}
 	if err := e.makeCodeCache(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)

@@ -97,7 +97,7 @@ func TestShippedRuntime(t *testing.T) {
 			op = r
 		}
 	}
-	ok, meta, res := runtime.Do(op.Code, string(op.Text), op.Data)
+	ok, meta, res := new(runtime.Host).Do(op.Code, string(op.Text), op.Data)
 	turn = i.OpResult(epoch, op.ID, ok, meta, res)
 	if s, d, o, _ := summary(&turn); s != 200 || d != "32" || o != gen.Outcome_ok {
 		t.Errorf("digest: %d %q %v", s, d, o)

@@ -23,8 +23,10 @@
 //	timer(nowMs)                   fire one due timer; true if another is due
 //	op(id, ok, meta, bytes)        answer to host.op
 //	rejection(kind, promise, reason, context)
-//	idle()                         end of the turn: finish, detect what can never settle, set the timer
+//	idle()                         end of the turn: one task, or finish, detect what can never settle, set the
+//	                               timer; true: call it again, after microtasks
 //	describeError(error)           text for people
+//	builtin(name)                  exports of a module of the runtime's own ("node:async_hooks"), or undefined
 //
 // A subrequest's id has the highest bit set. op then brings its head or its failure, chunk and end the
 // response's body, abort a failure of it, window room for the request's; host.chunk, end, abort, credit

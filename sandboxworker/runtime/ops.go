@@ -10,6 +10,7 @@ import (
 	"hash"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Operation codes: what host.op asks for. The script's copies are in js/invoke/ops.js.
@@ -17,6 +18,10 @@ const (
 	OpDigest     uint32 = 1 // meta: hash; data: message. Answer: digest
 	OpHMACSign   uint32 = 2 // meta: hash ":" key length; data: key, message. Answer: MAC
 	OpHMACVerify uint32 = 3 // meta: hash ":" key length ":" MAC length; data: key, MAC, message. Answer: meta "1" or "0"
+	OpCrypto     uint32 = 4 // meta: words of cryptoOps and the lengths of the fields in data; see crypto.go
+	OpDeflate    uint32 = 5 // compress a piece; see deflate
+	OpInflate    uint32 = 6 // a step of a decompression; see Host.inflate
+	OpHTML       uint32 = 7 // tell the tokens of a piece of HTML apart; see tokenizeHTML
 	// OpFetch is not for Do: it starts a subrequest, see ParseFetch. Its id has the highest bit set
 	// and names the subrequest, in the place of an invocation, wherever its bodies are spoken of.
 	OpFetch uint32 = 16
@@ -37,10 +42,58 @@ func hashOf(name string) (crypto.Hash, bool) {
 	return 0, false
 }
 
-// Do performs one operation of a tenant. Its cost is linear in len(data). With ok false, resMeta is a
-// message for the tenant. It never panics, whatever meta and data are, and keeps no reference to data.
-func Do(code uint32, meta string, data []byte) (ok bool, resMeta string, res []byte) {
+// Host is what the operations of one isolate have beyond their arguments. The zero value sets no limit
+// and measures nothing. One goroutine uses it at a time.
+type Host struct {
+	Alive func() bool          // may a long operation go on?
+	CPU   func() time.Duration // CPU clock of the calling thread, whichever that is
+	Inv   uint32               // on whose behalf
+	// Elsewhere is the CPU that operations used on other threads than the caller's; they add to it.
+	Elsewhere time.Duration
+
+	inflaters map[uint32]*inflater
+}
+
+// Forget drops what operations keep for an invocation that has ended.
+func (h *Host) Forget(inv uint32) {
+	for id, f := range h.inflaters {
+		if f.inv == inv {
+			f.stop()
+			delete(h.inflaters, id)
+		}
+	}
+}
+
+// Close drops everything that is kept: the isolate is gone.
+func (h *Host) Close() {
+	for _, f := range h.inflaters {
+		f.stop()
+	}
+	h.inflaters = nil
+}
+
+// Do performs one operation of a tenant. Its cost is linear in len(data), but for public-key operations, of
+// milliseconds, for decompression, which is bounded by maxInflated, and for what takes as long as the tenant
+// likes: that asks Alive every millisecond or so and ends without a result when it may not go on. With ok
+// false, resMeta is a message for the tenant. It never panics, whatever meta and data are, and keeps no
+// reference to data.
+func (h *Host) Do(code uint32, meta string, data []byte) (ok bool, resMeta string, res []byte) {
 	switch code {
+	case OpCrypto:
+		return doCrypto(meta, data, h.Alive)
+	case OpDeflate, OpInflate, OpHTML:
+		f := deflate
+		switch code {
+		case OpInflate:
+			f = h.inflate
+		case OpHTML:
+			f = tokenizeHTML
+		}
+		resMeta, res, err := f(meta, data)
+		if err != nil {
+			return false, err.Error(), nil
+		}
+		return true, resMeta, res
 	case OpDigest:
 		h, known := hashOf(meta)
 		if !known {

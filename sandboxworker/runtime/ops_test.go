@@ -32,7 +32,7 @@ func TestDo(t *testing.T) {
 		{"unknown operation", 99, "", "", false, "unknown operation 99"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ok, meta, res := runtime.Do(c.code, c.meta, []byte(c.data))
+			ok, meta, res := new(runtime.Host).Do(c.code, c.meta, []byte(c.data))
 			got := meta
 			if res != nil {
 				got = hex.EncodeToString(res)
@@ -48,8 +48,15 @@ func TestDo(t *testing.T) {
 func FuzzDo(f *testing.F) {
 	f.Add(uint32(2), "SHA-256:3", []byte("keymessage"))
 	f.Add(uint32(3), "SHA-512:1:2", []byte("kmmx"))
+	f.Add(uint32(4), "aes-ctr 64 16:16:3", []byte("0123456789abcdef0123456789abcdefxyz"))
+	f.Add(uint32(4), "pbkdf2 SHA-1 5 160 2:2", []byte("pwsa"))
+	f.Add(uint32(4), "import-ec P-256 32:32:0", make([]byte, 64))
+	f.Add(uint32(5), "gzip 0 1 0", []byte("text"))
+	f.Add(uint32(6), "1 deflate-raw end", []byte("\x03\x00"))
 	f.Fuzz(func(t *testing.T, code uint32, meta string, data []byte) {
-		if ok, text, _ := runtime.Do(code, meta, data); !ok && text == "" {
+		h := &runtime.Host{Alive: func() bool { return false }}
+		defer h.Close()
+		if ok, text, _ := h.Do(code, meta, data); !ok && text == "" {
 			t.Error("refused without a reason")
 		}
 	})

@@ -110,6 +110,7 @@ func (x *executor) dispose(t *tenant) {
 		t.iso = nil
 	}
 	t.results = nil // a later isolate knows nothing of them
+	t.host.Close()
 	t.heap.Store(0)
 	t.external.Store(0)
 }

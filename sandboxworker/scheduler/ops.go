@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"bulkhead/sandboxworker/engine"
-	"bulkhead/sandboxworker/runtime"
 )
 
 const (
@@ -41,8 +40,15 @@ func (x *executor) runOp(t *tenant, r *engine.Record) {
 		x.s.callHelp()
 	}
 	began := ownCPU()
-	res.ok, res.meta, res.data = runtime.Do(r.Code, string(r.Text), r.Data)
-	took := ownCPU() - began
+	budget := t.limits.startupCPU
+	if inv != nil {
+		budget = inv.limit() - inv.cpu
+	}
+	h := &t.host
+	h.Alive, h.CPU = func() bool { return ownCPU()-began < budget }, ownCPU
+	h.Inv, h.Elsewhere = r.Inv, 0
+	res.ok, res.meta, res.data = h.Do(r.Code, string(r.Text), r.Data)
+	took := ownCPU() - began + h.Elsewhere
 	t.cpu.Add(int64(took))
 	if inv != nil {
 		inv.cpu += took

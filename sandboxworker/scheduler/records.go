@@ -359,6 +359,7 @@ func (x *executor) finish(inv *invocation, o gen.Outcome, message string) {
 	t.overClock(inv)
 	s.logs.dropped(t, inv)
 	delete(t.invs, inv.id)
+	t.host.Forget(inv.id)
 	t.inFlight.Add(-1)
 	s.mu.Lock()
 	delete(s.streams, inv.stream)

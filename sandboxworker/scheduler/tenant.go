@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"bulkhead/sandboxworker/engine"
+	"bulkhead/sandboxworker/runtime"
 	"bulkhead/schema/gen"
 )
 
@@ -75,8 +76,9 @@ type tenant struct {
 	clock   float64         // JS time of its last turn, ms since 1970
 	invs    map[uint32]*invocation
 	subs    map[uint32]*subrequest
-	results []*opResult // of operations, oldest first; delivered before any event
-	trimmed bool        // its isolate was made small since it last ran; read under mu while it is idle
+	host    runtime.Host // what its operations keep
+	results []*opResult  // of operations, oldest first; delivered before any event
+	trimmed bool         // its isolate was made small since it last ran; read under mu while it is idle
 
 	log logAccount // of code that belongs to no request, since the last one began
 

@@ -53,7 +53,7 @@ func Sealed(ready int) (*Worker, error) {
 	// more than cores, so that a thread that comes back from JavaScript finds a processor; bounded,
 	// because each may need a thread and those are counted (limits.DefaultShard).
 	runtime.GOMAXPROCS(min(runtime.NumCPU(), ipc.BlackBoxSlots) + 2)
-	eng, err := engine.Init(engine.Config{Profile: lockdown.Profile(), Source: jsruntime.Source(), HeapMaxBytes: heapMax})
+	eng, err := engine.Init(engine.Config{Profile: lockdown.Profile(), Source: jsruntime.Source(), Data: jsruntime.Data(), HeapMaxBytes: heapMax})
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +74,7 @@ func Sealed(ready int) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	stockRandom(ipc.BlackBoxSlots) // one for each executor there can be: they do WebCrypto's work
 	// Go makes its epoll and event descriptors for the first timer: after the seal it could not.
 	time.Sleep(time.Millisecond)
 

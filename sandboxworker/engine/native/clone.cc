@@ -29,7 +29,36 @@ void ThrowDataClone(v8::Isolate* iso, v8::Local<v8::String> message) {
 
 class Writer final : public v8::ValueSerializer::Delegate {
  public:
-  explicit Writer(v8::Isolate* iso) : iso_(iso), charge_(bh_isolate::From(iso)->allocator.get()) {}
+  // known: the runtime's function that knows platform objects, or nothing.
+  Writer(v8::Isolate* iso, v8::Local<v8::Function> known)
+      : iso_(iso), known_(known), charge_(bh_isolate::From(iso)->allocator.get()) {}
+
+  void Serializer(v8::ValueSerializer* serializer) { serializer_ = serializer; }
+
+  bool HasCustomHostObject(v8::Isolate*) override { return !known_.IsEmpty(); }
+
+  // Asked of every object just before it is written. Plain ones, nearly all of them, need no answer
+  // of the runtime's.
+  v8::Maybe<bool> IsHostObject(v8::Isolate*, v8::Local<v8::Object> object) override {
+    v8::Local<v8::Context> context = iso_->GetCurrentContext();
+    v8::Local<v8::Value> proto = object->GetPrototypeV2();
+    if (proto->IsNull() || proto == plain_) return v8::Just(false);
+    v8::Local<v8::Value> argv[] = {object}, index;
+    if (!known_->Call(context, v8::Undefined(iso_), 1, argv).ToLocal(&index)) {
+      return v8::Nothing<bool>();
+    }
+    if (index->IsUint32()) {
+      index_ = index.As<v8::Uint32>()->Value();
+      return v8::Just(true);
+    }
+    if (plain_.IsEmpty() && index->IsObject()) plain_ = index;  // it says what plain is
+    return v8::Just(false);
+  }
+
+  v8::Maybe<bool> WriteHostObject(v8::Isolate*, v8::Local<v8::Object>) override {
+    serializer_->WriteUint32(index_);
+    return v8::Just(true);
+  }
 
   void ThrowDataCloneError(v8::Local<v8::String> message) override {
     ThrowDataClone(iso_, message);
@@ -47,7 +76,29 @@ class Writer final : public v8::ValueSerializer::Delegate {
 
  private:
   v8::Isolate* iso_;
+  v8::Local<v8::Function> known_;
+  v8::Local<v8::Value> plain_;  // Object.prototype, once known
+  v8::ValueSerializer* serializer_ = nullptr;
+  uint32_t index_ = 0;
   Charge charge_;  // until the clone is made: the serializer's buffer lives as long
+};
+
+// Gives the place of a platform object to what the runtime made of it. V8 lets no JavaScript run while
+// it reads: the objects are there before.
+class Reader final : public v8::ValueDeserializer::Delegate {
+ public:
+  void Deserializer(v8::ValueDeserializer* deserializer) { deserializer_ = deserializer; }
+  std::vector<v8::Local<v8::Object>>& objects() { return objects_; }
+
+  v8::MaybeLocal<v8::Object> ReadHostObject(v8::Isolate*) override {
+    uint32_t index;
+    if (!deserializer_->ReadUint32(&index) || index >= objects_.size()) return {};
+    return objects_[index];
+  }
+
+ private:
+  v8::ValueDeserializer* deserializer_ = nullptr;
+  std::vector<v8::Local<v8::Object>> objects_;
 };
 
 struct Freer {
@@ -90,15 +141,20 @@ bool Collect(v8::Isolate* iso, v8::Local<v8::Context> context, v8::Local<v8::Val
   return true;
 }
 
-// structuredClone(value, transferArray) -> value
+// structuredClone(value, transferArray, known, revive) -> value. known(object) is a number for a
+// platform object, Object.prototype itself for any other, or throws; revive() lists all clones by number.
 void StructuredClone(const Args& args) {
   v8::Isolate* iso = args.GetIsolate();
   v8::Local<v8::Context> context = iso->GetCurrentContext();
   std::vector<v8::Local<v8::ArrayBuffer>> transfer;
   if (!Collect(iso, context, args[1], &transfer)) return;
 
-  Writer delegate(iso);
+  v8::Local<v8::Function> known, revive;
+  if (args[2]->IsFunction()) known = args[2].As<v8::Function>();
+  if (args[3]->IsFunction()) revive = args[3].As<v8::Function>();
+  Writer delegate(iso, known);
   v8::ValueSerializer serializer(iso, &delegate);
+  delegate.Serializer(&serializer);
   serializer.WriteHeader();
   for (size_t n = 0; n < transfer.size(); n++) {
     serializer.TransferArrayBuffer(static_cast<uint32_t>(n), transfer[n]);
@@ -114,7 +170,19 @@ void StructuredClone(const Args& args) {
       return ThrowDataClone(iso, OneByte(iso, "An ArrayBuffer is detached and could not be cloned"));
     }
   }
-  v8::ValueDeserializer deserializer(iso, bytes.first, bytes.second);
+  Reader reader;
+  if (!revive.IsEmpty()) {
+    v8::Local<v8::Value> list, item;
+    if (!revive->Call(context, v8::Undefined(iso), 0, nullptr).ToLocal(&list)) return;
+    if (!list->IsArray()) return ThrowTypeError(iso, "host: an array was expected");
+    for (uint32_t n = 0; n < list.As<v8::Array>()->Length(); n++) {
+      if (!list.As<v8::Array>()->Get(context, n).ToLocal(&item)) return;
+      if (!item->IsObject()) return ThrowTypeError(iso, "host: an object was expected");
+      reader.objects().push_back(item.As<v8::Object>());
+    }
+  }
+  v8::ValueDeserializer deserializer(iso, bytes.first, bytes.second, &reader);
+  reader.Deserializer(&deserializer);
   bool header;
   if (!deserializer.ReadHeader(context).To(&header) || !header) return;
   for (size_t n = 0; n < transfer.size(); n++) {

@@ -279,6 +279,7 @@ v8::Local<v8::Object> MakeHost(v8::Isolate* iso, v8::Local<v8::Context> c) {
   InstallValueFunctions(iso, c, host);
   InstallCloneFunctions(iso, c, host);
   InstallUrlFunctions(iso, c, host);
+  InstallUrlPatternFunctions(iso, c, host);
   return host;
 }
 

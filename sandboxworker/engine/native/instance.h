@@ -32,7 +32,7 @@ namespace bulkhead {
 // Functions the runtime hands back from its bootstrap, in the order of kHandlerNames.
 enum Handler : uint8_t {
   kStart, kLoad, kRequest, kChunk, kEnd, kAbort, kWindow, kTimer, kOp, kRejection, kIdle,
-  kDescribeError, kHandlerCount
+  kDescribeError, kBuiltin, kHandlerCount
 };
 
 extern const char* const kHandlerNames[kHandlerCount];
@@ -236,6 +236,7 @@ void InstallTextFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<
 void InstallValueFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
 void InstallCloneFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
 void InstallUrlFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
+void InstallUrlPatternFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
 void SetFunction(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> target,
                  const char* name, v8::FunctionCallback callback);
 void InstallModuleCallbacks(v8::Isolate* iso);
@@ -245,6 +246,7 @@ bool GateWasm(v8::Isolate* iso, v8::Local<v8::Context> context);
 bool WasmIsShared(std::string_view bytes);
 
 v8::Local<v8::String> RuntimeSource(v8::Isolate* iso);
+std::string_view ProcessData(uint32_t n);
 std::string_view CodeCache();
 void SetCodeCache(std::string bytes);
 

@@ -12,7 +12,8 @@ namespace bulkhead {
 
 const char* const kHandlerNames[kHandlerCount] = {
     "start", "load",  "request", "chunk",     "end",  "abort",
-    "window", "timer", "op",      "rejection", "idle", "describeError"};
+    "window", "timer", "op",      "rejection", "idle", "describeError",
+    "builtin"};
 
 v8::Local<v8::String> OneByte(v8::Isolate* iso, std::string_view s) {
   v8::Local<v8::String> out;

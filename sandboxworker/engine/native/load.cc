@@ -82,6 +82,7 @@ bool CompileGraph(bh_isolate* i, v8::Local<v8::Context> context, size_t main) {
         Fail(i, d);
         return false;
       }
+      if (to >= seen.size()) seen.resize(to + 1);  // a module of the runtime's
       if (!seen[to]) {
         seen[to] = true;
         todo.push_back(to);

@@ -39,6 +39,28 @@ std::string ResolvePath(std::string_view specifier, std::string_view referrer) {
   return out.empty() ? "/" : out;
 }
 
+// The runtime's module of this name: an object whose own properties are the exports. kNotFound for none.
+size_t Builtin(bh_isolate* i, const std::string& name) {
+  v8::Isolate* iso = i->iso;
+  v8::HandleScope scope(iso);
+  v8::Local<v8::Context> context = iso->GetCurrentContext();
+  v8::Local<v8::Value> argv[] = {Utf8(iso, name)}, exports;
+  v8::TryCatch caught(iso);
+  if (!i->handlers[kBuiltin].Get(iso)->Call(context, v8::Undefined(iso), 1, argv)
+           .ToLocal(&exports)) {
+    if (caught.HasTerminated()) caught.ReThrow();
+    return kNotFound;
+  }
+  if (!exports->IsObject()) return kNotFound;
+  BundleModule m;
+  m.name = name;
+  m.kind = kBuiltinModule;
+  m.value.Reset(iso, exports);
+  i->module_by_name.emplace(name, i->modules.size());
+  i->modules.push_back(std::move(m));
+  return i->modules.size() - 1;
+}
+
 }  // namespace
 
 size_t Lookup(bh_isolate* i, const std::string& name) {
@@ -55,7 +77,9 @@ size_t Resolve(bh_isolate* i, const std::string& specifier, const std::string& r
     return Lookup(i, ResolvePath(s, referrer));
   }
   size_t exact = Lookup(i, specifier);  // "node:buffer" and the like, when a bundle has them
-  return exact != kNotFound ? exact : Lookup(i, "/" + specifier);
+  if (exact == kNotFound) exact = Lookup(i, "/" + specifier);
+  if (exact == kNotFound && s.substr(0, 5) == "node:" && s.size() < 64) exact = Builtin(i, specifier);
+  return exact;
 }
 
 namespace {
@@ -109,8 +133,19 @@ v8::MaybeLocal<v8::Value> EvaluateSynthetic(v8::Local<v8::Context> context,
     ThrowTypeError(iso, "BUG: a synthetic module that is not in the bundle");
     return {};
   }
-  if (module->SetSyntheticModuleExport(iso, OneByte(iso, "default"), i->modules[at].value.Get(iso))
-          .IsNothing()) {
+  v8::Local<v8::Value> value = i->modules[at].value.Get(iso);
+  if (i->modules[at].kind == kBuiltinModule) {
+    v8::Local<v8::Array> names;
+    v8::Local<v8::Value> name, item;
+    if (!value.As<v8::Object>()->GetOwnPropertyNames(context).ToLocal(&names)) return {};
+    for (uint32_t n = 0; n < names->Length(); n++) {
+      if (!names->Get(context, n).ToLocal(&name) ||
+          !value.As<v8::Object>()->Get(context, name).ToLocal(&item) ||
+          module->SetSyntheticModuleExport(iso, name.As<v8::String>(), item).IsNothing()) {
+        return {};
+      }
+    }
+  } else if (module->SetSyntheticModuleExport(iso, OneByte(iso, "default"), value).IsNothing()) {
     return {};
   }
   i->modules[at].value.Reset();
@@ -162,6 +197,26 @@ v8::MaybeLocal<v8::Value> SyntheticValue(bh_isolate* i, v8::Local<v8::Context> c
   }
 }
 
+// The runtime's objects have string keys only, all of them ours.
+v8::MaybeLocal<v8::Module> CompileBuiltin(bh_isolate* i, v8::Local<v8::Context> context, size_t at) {
+  v8::Isolate* iso = i->iso;
+  v8::Local<v8::Array> names;
+  if (!i->modules[at].value.Get(iso).As<v8::Object>()->GetOwnPropertyNames(context).ToLocal(&names)) {
+    return {};
+  }
+  std::vector<v8::Local<v8::String>> exports;
+  for (uint32_t n = 0; n < names->Length(); n++) {
+    v8::Local<v8::Value> name;
+    if (!names->Get(context, n).ToLocal(&name)) return {};
+    exports.push_back(name.As<v8::String>());
+  }
+  v8::Local<v8::Module> module = v8::Module::CreateSyntheticModule(
+      iso, Utf8(iso, i->modules[at].name), {exports.data(), exports.size()}, EvaluateSynthetic);
+  i->modules[at].module.Reset(iso, module);
+  i->module_by_hash.emplace(module->GetIdentityHash(), at);
+  return module;
+}
+
 bool IsAscii(const std::string& s) {
   return std::all_of(s.begin(), s.end(), [](char c) { return static_cast<signed char>(c) >= 0; });
 }
@@ -173,6 +228,7 @@ v8::MaybeLocal<v8::Module> Compile(bh_isolate* i, v8::Local<v8::Context> context
   v8::Isolate* iso = i->iso;
   BundleModule& m = i->modules[at];
   if (!m.module.IsEmpty()) return m.module.Get(iso);
+  if (m.kind == kBuiltinModule) return CompileBuiltin(i, context, at);
   v8::Local<v8::Module> module;
   v8::Local<v8::String> name = Utf8(iso, ResourceName(m.name));
   if (m.kind == kEsm) {

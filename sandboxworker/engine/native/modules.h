@@ -8,7 +8,7 @@
 namespace bulkhead {
 
 // As schema/control.capnp, Module.Kind.
-enum Kind : uint8_t { kEsm = 0, kText = 1, kData = 2, kJson = 3, kWasm = 4 };
+enum Kind : uint8_t { kEsm = 0, kText = 1, kData = 2, kJson = 3, kWasm = 4, kBuiltinModule = 255 };
 
 constexpr size_t kNotFound = SIZE_MAX;
 
@@ -16,7 +16,8 @@ constexpr size_t kNotFound = SIZE_MAX;
 std::string ResourceName(const std::string& name);
 // Index of the module of this name, or kNotFound.
 size_t Lookup(bh_isolate* i, const std::string& name);
-// Index of what `specifier` means in `referrer` (a name, "/a/b.js"), or kNotFound.
+// Index of what `specifier` means in `referrer` (a name, "/a/b.js"), or kNotFound. A module of the
+// runtime's own ("node:events") is added by being named; the bundle may have one of that name instead.
 size_t Resolve(bh_isolate* i, const std::string& specifier, const std::string& referrer);
 // The module at an index, compiled on first use. Empty with an exception when it is wrong.
 v8::MaybeLocal<v8::Module> Compile(bh_isolate* i, v8::Local<v8::Context> context, size_t at);

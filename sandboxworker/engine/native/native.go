@@ -106,6 +106,12 @@ func SetSource(src []byte) error {
 	return nil
 }
 
+// SetData keeps bytes that the runtime may ask for by number, for the life of the process. Before the
+// first isolate.
+func SetData(n int, b []byte) {
+	C.bh_process_set_data(C.uint32_t(n), bytesPtr(b), C.size_t(len(b)))
+}
+
 // CodeCacheSize returns the bytes of the code cache isolates bootstrap from, 0 before it is made.
 func CodeCacheSize() int { return int(C.bh_process_code_cache_size()) }
 

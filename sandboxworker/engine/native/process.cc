@@ -113,6 +113,7 @@ class RuntimeText final : public v8::String::ExternalOneByteStringResource {
 struct Process {
   ClockPlatform* platform = nullptr;  // owned by default_platform
   std::unique_ptr<RuntimeText> source;
+  std::vector<std::string> data;  // by number; read-only once an isolate exists
   std::string code_cache;
   bool wasm = false;
   size_t js_stack_bytes = 256u << 10;
@@ -204,6 +205,10 @@ bool ProcessHasWasm() { return process.wasm; }
 
 std::string_view CodeCache() { return process.code_cache; }
 
+std::string_view ProcessData(uint32_t n) {
+  return n < process.data.size() ? std::string_view(process.data[n]) : std::string_view();
+}
+
 void SetCodeCache(std::string bytes) { process.code_cache = std::move(bytes); }
 
 }  // namespace bulkhead
@@ -261,6 +266,12 @@ int bh_process_set_source(const char* source, size_t len) {
   bulkhead::process.source =
       std::make_unique<bulkhead::RuntimeText>(std::string(source, len));
   return 1;
+}
+
+void bh_process_set_data(uint32_t n, const void* bytes, size_t len) {
+  auto& list = bulkhead::process.data;
+  if (list.size() <= n) list.resize(n + 1);
+  list[n] = std::string(static_cast<const char*>(bytes), len);
 }
 
 void bh_process_trim(void) { malloc_trim(0); }

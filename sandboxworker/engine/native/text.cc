@@ -150,6 +150,19 @@ void Latin1Decode(const Args& args) {
   args.GetReturnValue().Set(out);
 }
 
+// data(n) -> a copy of the process's bytes of that number
+void Data(const Args& args) {
+  v8::Isolate* iso = args.GetIsolate();
+  uint32_t n;
+  if (!UintArg(args, 0, &n)) return;
+  std::string_view bytes = ProcessData(n);
+  v8::Local<v8::Uint8Array> out;
+  if (!Bytes(iso, bytes.data(), bytes.size()).ToLocal(&out)) {
+    return ThrowRangeError(iso, "Array buffer allocation failed");
+  }
+  args.GetReturnValue().Set(out);
+}
+
 void RandomFill(const Args& args) {
   v8::Isolate* iso = args.GetIsolate();
   v8::Local<v8::ArrayBufferView> view;
@@ -175,6 +188,7 @@ void InstallTextFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<
   SetFunction(iso, c, host, "utf8Decode", Utf8Decode);
   SetFunction(iso, c, host, "latin1Decode", Latin1Decode);
   SetFunction(iso, c, host, "randomFill", RandomFill);
+  SetFunction(iso, c, host, "data", Data);
 }
 
 }  // namespace bulkhead

@@ -153,10 +153,16 @@ double TurnScope::Advance(bh_isolate* i, double now_ms) {
 }
 
 void TurnScope::Settle() {
-  if (i_->stopping()) return;
-  RunMicrotasks(i_, context_);
-  if (i_->stopping()) return;
-  (void)CallHandler(i_, context_, kIdle, 0, 0, nullptr);
+  // idle runs at most one task of the runtime's own and says whether it wants to be called again;
+  // the CPU limit ends a chain of them.
+  for (;;) {
+    if (i_->stopping()) return;
+    RunMicrotasks(i_, context_);
+    if (i_->stopping()) return;
+    v8::HandleScope scope(i_->iso);
+    v8::Local<v8::Value> more;
+    if (!CallHandler(i_, context_, kIdle, 0, 0, nullptr).ToLocal(&more) || !more->IsTrue()) break;
+  }
   if (!i_->stopping()) RunMicrotasks(i_, context_);
 }
 

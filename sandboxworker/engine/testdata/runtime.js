@@ -91,6 +91,7 @@
     },
     rejection(kind, promise, reason) { host.log(0, 4, "rejection " + kind + " " + String(reason)); },
     idle() {},
+    builtin(name) { return name === "node:answers" ? { __proto__: null, answer: 42, default: { answer: 42 } } : undefined; },
     describeError(e) { return String(e && e.stack || e); },
   };
 })

@@ -245,7 +245,7 @@ func reword(m api.Message) string {
 	case strings.HasPrefix(name, "cloudflare:"):
 		return fmt.Sprintf("cannot import %q: modules of this name are not served yet; use the global classes and the arguments of the handler", name)
 	case strings.HasPrefix(name, "node:") || builtin(top):
-		return fmt.Sprintf("cannot import %q: Node.js modules are not served yet; use the web standard API for it, or a package that does not need Node.js", name)
+		return fmt.Sprintf("cannot import %q: this Node.js module is not served; use the web standard API for it, or a package that does not need Node.js", name)
 	case strings.HasPrefix(name, "."):
 		return fmt.Sprintf("cannot find %q; check the spelling, and that the file is in the tenant's folder", name)
 	default:

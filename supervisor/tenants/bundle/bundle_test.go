@@ -242,12 +242,27 @@ func TestTsconfigHolds(t *testing.T) {
 	}
 }
 
+// What the runtime serves by itself stays an import, under one name, whoever wants it and how.
+func TestServedModules(t *testing.T) {
+	out := run(t, write(t, files{
+		"worker.js":                     `import { AsyncLocalStorage as A } from "node:async_hooks"; import { B } from "async_hooks"; import c from "pkg"; export default [A, B, c, import("async_hooks")];`,
+		"node_modules/pkg/package.json": `{"main": "m.cjs"}`, "node_modules/pkg/m.cjs": `const { AsyncResource } = require("async_hooks"); module.exports = AsyncResource;`,
+	}))
+	if len(out.Errors) > 0 {
+		t.Fatal(out.Errors)
+	}
+	code := string(out.Modules[0].Code)
+	if strings.Contains(code, `"async_hooks"`) || strings.Count(code, `"node:async_hooks"`) < 3 || strings.Contains(code, "Dynamic require") {
+		t.Errorf("%s", code)
+	}
+}
+
 func TestDiagnostics(t *testing.T) {
 	for _, c := range []struct{ name, src, want, excerpt string }{
 		{"syntax", "export default {\n  fetch() { return new Response('x' }\n};", "worker.js:2:37: Expected \")\" but found \"}\"", "  fetch() { return new Response('x' }"},
 		{"columns are characters", "const ä = 'ÄÖ𝄞'; const = 1;", "worker.js:1:25: ", "const ä"},
-		{"node module", "import fs from 'node:fs';", `worker.js:1:16: cannot import "node:fs": Node.js modules are not served yet`, "import fs"},
-		{"node module without prefix", "import { join } from 'path';", `cannot import "path": Node.js modules are not served yet`, ""},
+		{"node module", "import fs from 'node:fs';", `worker.js:1:16: cannot import "node:fs": this Node.js module is not served`, "import fs"},
+		{"node module without prefix", "import { join } from 'path';", `cannot import "path": this Node.js module is not served`, ""},
 		{"cloudflare module", "import { connect } from 'cloudflare:sockets';", `modules of this name are not served yet`, ""},
 		{"missing package", "import { Hono } from 'hono/tiny';", "run `npm install hono` in the tenant's folder", ""},
 		{"missing scoped package", "import x from '@a/b/c';", "npm install @a/b`", ""},

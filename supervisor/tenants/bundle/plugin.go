@@ -46,6 +46,10 @@ func (b *bundler) setup(build api.PluginBuild) {
 		if a.Namespace == hostNamespace {
 			return loadHost(a.Path)
 		}
+		if a.Namespace == servedRequire {
+			text := fmt.Sprintf("export * from %q;", a.Path)
+			return api.OnLoadResult{Contents: &text}, nil
+		}
 		if a.Namespace != "file" {
 			return api.OnLoadResult{}, nil // "(disabled):" modules are empty
 		}
@@ -59,11 +63,30 @@ func (b *bundler) setup(build api.PluginBuild) {
 	})
 }
 
+// servedRequire is the namespace of modules that pass a module of the runtime's on to a require().
+const servedRequire = "bulkhead-require"
+
+// served says whether a worker's runtime has a module of this name, and what it is called there
+// (sandboxworker/runtime/js/node/builtin.js).
+func served(name string) (string, bool) {
+	switch name {
+	case "node:async_hooks", "async_hooks":
+		return "node:async_hooks", true
+	}
+	return "", false
+}
+
 // resolve lets esbuild find an import, if it is one that may be looked for, and refuses what it
 // found if that is outside the folder.
 func (b *bundler) resolve(build api.PluginBuild, a api.OnResolveArgs) (api.OnResolveResult, error) {
 	if hostModule(a.Path) {
 		return api.OnResolveResult{Path: a.Path, Namespace: hostNamespace}, nil
+	}
+	if name, ok := served(a.Path); ok {
+		if a.Kind == api.ResolveJSRequireCall {
+			return api.OnResolveResult{Path: name, Namespace: servedRequire}, nil
+		}
+		return api.OnResolveResult{Path: name, External: true}, nil
 	}
 	spec := strings.TrimSuffix(a.Path, "?module") // how other hosts spell the import of a .wasm file
 	if why := b.leaves(spec, a.ResolveDir); why != "" {

@@ -33,7 +33,16 @@ const domExceptionUnit = new Unit(() => {
     TYPE_MISMATCH_ERR: 17, SECURITY_ERR: 18, NETWORK_ERR: 19, ABORT_ERR: 20, URL_MISMATCH_ERR: 21,
     QUOTA_EXCEEDED_ERR: 22, TIMEOUT_ERR: 23, INVALID_NODE_TYPE_ERR: 24, DATA_CLONE_ERR: 25,
   });
-  return { __proto__: null, DOMException, is };
+  // clone keeps the stack, as the standard asks of those who have one.
+  const clone = (e) => {
+    const c = new DOMException(ReflectApply(messageOf, e, []), ReflectApply(nameOf, e, []));
+    const stack = tryGet(e, "stack");
+    if (typeof stack === "string") ObjectDefineProperty(c, "stack", { __proto__: null, value: stack });
+    return c;
+  };
+  const messageOf = ObjectGetOwnPropertyDescriptor(DOMException.prototype, "message").get;
+  const nameOf = ObjectGetOwnPropertyDescriptor(DOMException.prototype, "name").get;
+  return { __proto__: null, DOMException, is, clone };
 });
 
 const newDOMException = (message, name) => new (domExceptionUnit.get().DOMException)(message, name);

@@ -130,9 +130,10 @@ const concatBytes = (parts, total) => {
 };
 
 // defineInterface gives a class the property shape of a Web IDL interface: enumerable operations
-// and attributes, a class string, constants on both objects. `hidden` lists members that stay
-// non-enumerable.
+// and attributes, a class string, constants on both objects.
+const interfacePrototypes = new SafeSet(); // of all interfaces made so far
 const defineInterface = (C, name, constants = undefined) => {
+  interfacePrototypes.add(C.prototype);
   const makeEnumerable = (object, skip) => {
     const keys = ReflectOwnKeys(object);
     for (let i = 0; i < keys.length; i++) {

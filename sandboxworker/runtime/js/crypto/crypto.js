@@ -33,7 +33,23 @@ class Crypto {
 }
 defineInterface(Crypto, "Crypto");
 
-// A key's material stays in JS memory of the tenant that made it; nothing outside refers to it.
+// KeyState is what a key is. Its material stays in JS memory of the tenant that made it; nothing
+// outside refers to it.
+class KeyState {
+  constructor(type, name, bytes) {
+    this.type = type; // "secret", "private", "public"
+    this.name = name;
+    this.bytes = bytes; // the secret; PKCS #8 or SPKI
+    this.extractable = false;
+    this.usages = undefined;
+    this.hash = undefined;
+    this.length = undefined; // bits, of secrets and of RSA's modulus
+    this.curve = undefined;
+    this.exponent = undefined; // RSA's, bytes
+  }
+}
+bare(KeyState);
+
 let keyState, isCryptoKey;
 class CryptoKey {
   #k;
@@ -48,13 +64,19 @@ class CryptoKey {
   }
   get type() { return this.#k.type; }
   get extractable() { return this.#k.extractable; }
-  get algorithm() {
-    const k = this.#k;
-    return (this.#algorithm ??= { name: k.name, hash: { name: k.hash }, length: TypedArrayLength(k.bytes) * 8 });
-  }
+  get algorithm() { return (this.#algorithm ??= describeAlgorithm(this.#k)); }
   get usages() { return (this.#usages ??= ArraySlice(this.#k.usages)); }
 }
 defineInterface(CryptoKey, "CryptoKey");
 
-const newKey = (name, hash, bytes, extractable, usages) =>
-  new CryptoKey(kInternal, { __proto__: null, type: "secret", name, hash, bytes, extractable, usages });
+const describeAlgorithm = (k) => {
+  const { name } = k;
+  if (k.exponent !== undefined) {
+    return { name, modulusLength: k.length, publicExponent: TypedArraySliceU8(k.exponent), hash: { name: k.hash } };
+  }
+  if (k.curve !== undefined) return k.curve === name ? { name } : { name, namedCurve: k.curve };
+  if (k.hash !== undefined) return { name, hash: { name: k.hash }, length: k.length };
+  return k.length === undefined ? { name } : { name, length: k.length };
+};
+
+const cloneKey = (key) => new CryptoKey(kInternal, keyState(key));

@@ -1,7 +1,7 @@
 // TextEncoder and TextDecoder (https://encoding.spec.whatwg.org/#api).
 //
-// Encodings so far: utf-8, utf-16le, utf-16be and windows-1252 (which is what the labels "latin1" and
-// "ascii" mean on the web). Any other label is a RangeError, as an unknown label is.
+// Here are utf-8, utf-16le, utf-16be and windows-1252 (which is what the labels "latin1" and "ascii" mean
+// on the web); the others are in legacy.js, for those who ask.
 
 const labels = {
   __proto__: null,
@@ -78,18 +78,24 @@ class DecoderState {
     this.rest = undefined; // bytes of an unfinished character
     this.bomDone = false; // something was already output (or the mark removed)
     this.high = 0; // a high surrogate awaiting its partner (utf-16)
+    this.legacy = undefined; // LegacyDecoder
   }
-  reset() { this.rest = undefined; this.bomDone = false; this.high = 0; }
+  reset() {
+    this.rest = undefined;
+    this.bomDone = false;
+    this.high = 0;
+    if (this.legacy !== undefined) this.legacy.reset();
+  }
   decode(u8, stream) {
     let out;
     try {
-      out = this.encoding === "utf-8" ? this.utf8(u8, stream)
+      out = this.encoding === "utf-8" ? this.utf8(u8, stream) : this.legacy !== undefined ? this.old(u8, stream)
         : this.encoding === "windows-1252" ? this.windows1252(u8) : this.utf16(u8, stream);
     } catch (error) {
       this.reset();
       throw error;
     }
-    if (!this.bomDone && out.length > 0 && this.encoding !== "windows-1252") {
+    if (!this.bomDone && out.length > 0 && this.encoding !== "windows-1252" && this.legacy === undefined) {
       this.bomDone = true;
       if (!this.ignoreBOM && StringCharCodeAt(out, 0) === 0xfeff) out = StringSlice(out, 1);
     }
@@ -126,6 +132,10 @@ class DecoderState {
     }
     return from === 0 ? s : out + StringSlice(s, from);
   }
+  old(u8, stream) {
+    const s = this.legacy.decode(u8, stream, this.fatal);
+    return s === undefined ? this.bad() : s;
+  }
   bad() {
     if (this.fatal) throw new TypeError(`The encoded data was not valid for encoding ${this.encoding}`);
     return "\uFFFD";
@@ -158,11 +168,19 @@ class DecoderState {
 bare(DecoderState);
 
 const newDecoder = (label, options) => {
-  const encoding = labels[StringToLowerCase(asciiTrim(toDOMString(label)))];
+  const wanted = StringToLowerCase(asciiTrim(toDOMString(label)));
+  let encoding = labels[wanted], old = false;
+  if (encoding === undefined) {
+    encoding = legacyUnit.get().legacyLabel(wanted);
+    if (encoding === "replacement") encoding = undefined; // decoders refuse it
+    old = true;
+  }
   const d = toDictionary(options, "TextDecoder options");
   const fatal = !!d.fatal, ignoreBOM = !!d.ignoreBOM;
   if (encoding === undefined) throw new RangeError(`TextDecoder: the encoding '${toDOMString(label)}' is not supported.`);
-  return new DecoderState(encoding, fatal, ignoreBOM);
+  const state = new DecoderState(encoding, fatal, ignoreBOM);
+  if (old) state.legacy = new (legacyUnit.get().LegacyDecoder)(encoding);
+  return state;
 };
 
 class TextDecoder {

@@ -116,6 +116,10 @@ class ErrorEvent extends Event {
 }
 defineInterface(ErrorEvent, "ErrorEvent");
 
+const toPort = (v) => {
+  if (!messageUnit.loaded || !messageUnit.get().isPort(v)) throw new TypeError("The value is not a MessagePort.");
+  return v;
+};
 // https://html.spec.whatwg.org/#messageevent
 class MessageEvent extends Event {
   #data = null; #origin = ""; #lastEventId = ""; #source = null; #ports;
@@ -126,8 +130,21 @@ class MessageEvent extends Event {
     if (d.data !== undefined) this.#data = d.data;
     if (d.lastEventId !== undefined) this.#lastEventId = toDOMString(d.lastEventId);
     if (d.origin !== undefined) this.#origin = toUSVString(d.origin);
-    this.#ports = ObjectFreeze(d.ports === undefined ? [] : toSequence(d.ports, "ports", (p) => p));
-    if (d.source !== undefined) this.#source = d.source;
+    this.#ports = ObjectFreeze(d.ports === undefined ? [] : toSequence(d.ports, "ports", toPort));
+    if (d.source !== undefined && d.source !== null) this.#source = toPort(d.source);
+  }
+  initMessageEvent(type, bubbles = false, cancelable = false, data = null, origin = "", lastEventId = "", source = null, ports = []) {
+    void this.#data;
+    needArgs("initMessageEvent", arguments.length, 1);
+    const o = toUSVString(origin), id = toDOMString(lastEventId), s = source === null || source === undefined ? null : toPort(source);
+    const list = ObjectFreeze(toSequence(ports, "ports", toPort));
+    if (eventState(this).dispatching) return;
+    this.initEvent(type, bubbles, cancelable);
+    this.#data = data;
+    this.#origin = o;
+    this.#lastEventId = id;
+    this.#source = s;
+    this.#ports = list;
   }
   get data() { return this.#data; }
   get origin() { return this.#origin; }

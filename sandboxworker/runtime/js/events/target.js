@@ -188,12 +188,13 @@ const setHandler = (t, type, value) => {
   h.value = value;
 };
 
-// defineHandler adds the attribute `on` + type to an object whose `this` is an EventTarget.
-const defineHandler = (object, type) => {
+// defineHandler adds the attribute `on` + type to an object whose `this` is an EventTarget; `brand`
+// throws for one that is not of the right kind.
+const defineHandler = (object, type, brand = noop) => {
   const name = `on${type}`;
   const d = ObjectGetOwnPropertyDescriptor({
-    get [name]() { return getHandler(targetState(this), type); },
-    set [name](v) { setHandler(targetState(this), type, v); },
+    get [name]() { brand(this); return getHandler(targetState(this), type); },
+    set [name](v) { brand(this); setHandler(targetState(this), type, v); },
   }, name);
   ObjectDefineProperty(object, name, { __proto__: null, get: d.get, set: d.set, enumerable: true, configurable: true });
 };

@@ -2,7 +2,7 @@
 
 const FETCH_BIT = 0x80000000; // of the ids of subrequests, which share handlers with invocations
 
-function fetch(input, init = undefined) {
+const { fetch } = { fetch(input, init = undefined) {
   try {
     needArgs("fetch", arguments.length, 1);
     const request = new Request(input, init);
@@ -15,4 +15,4 @@ function fetch(input, init = undefined) {
   } catch (error) {
     return PromiseReject(error);
   }
-}
+} };

@@ -165,14 +165,26 @@ const rejection = (kind, promise, reason, context) => {
   if (kind === 0) writeLog(inv === undefined || inv.ended ? 0 : inv.id, 4, boundText(`Uncaught (in promise) ${describeError(reason)}`));
 };
 
+// Tasks of the runtime's own (messages of ports): they run one at a time, each followed by its microtasks,
+// after what the event led to.
+const tasks = new Fifo();
+const addTask = (run, argument) => tasks.push({ __proto__: null, run, argument });
+
+// idle says whether it wants to be called again, after microtasks.
 const idle = () => {
   reporting = false; // a turn may have been cut off anywhere
+  if (tasks.length > 0) {
+    const { run, argument } = tasks.shift();
+    run(argument);
+    return true;
+  }
   loggedThisTurn = 0;
   retryFinish();
   finishSettled();
   endStuck();
   finishSettled();
   armTimers();
+  return tasks.length > 0;
 };
 
 // deliver hands an event to its invocation, in its async context: a stream's pull may run at once.
@@ -197,7 +209,7 @@ rehearse();
 
 const handlers = ObjectFreeze({
   __proto__: null,
-  start, load, request, rejection, idle, describeError,
+  start, load, request, rejection, idle, describeError, builtin,
   chunk: (id, u8) => (isFetch(id) ? deliverFetch(id, (s) => s.chunk(u8)) : deliver(id, (inv) => (inv.socket ?? inv.wire)?.chunk(u8))),
   end: (id) => (isFetch(id) ? deliverFetch(id, (s) => s.end()) : deliver(id, (inv) => inv.wire?.end())),
   abort: (id, reason, message) => (isFetch(id) ? deliverFetch(id, (s) => s.aborted(reason, message))

@@ -1,7 +1,7 @@
 // Asynchronous operations done by the host after the turn. (Subrequests are not among them.)
 
 // Codes are allocated in sandboxworker/runtime/ops.go.
-const OP_DIGEST = 1, OP_HMAC_SIGN = 2, OP_HMAC_VERIFY = 3;
+const OP_DIGEST = 1, OP_HMAC_SIGN = 2, OP_HMAC_VERIFY = 3, OP_CRYPTO = 4, OP_DEFLATE = 5, OP_INFLATE = 6;
 
 const ops = new SafeMap(); // id -> {d, inv}
 let nextOp = 1;

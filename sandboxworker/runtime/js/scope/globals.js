@@ -1,59 +1,41 @@
 // The global scope: what a worker finds on globalThis
 // (https://html.spec.whatwg.org/#the-workerglobalscope-common-interface, https://min-common-api.proposal.wintertc.org/).
+// Its functions are made as methods of an object, because methods are no constructors.
 
-function queueMicrotask(callback) {
+const { queueMicrotask } = { queueMicrotask(callback) {
   needArgs("queueMicrotask", arguments.length, 1);
   toCallback(callback, "queueMicrotask: the argument");
   // A promise reaction carries the async context; an exception must be reported, not become a rejection.
   PromiseThen(PromiseResolve(undefined), () => {
     try { ReflectApply(callback, undefined, []); } catch (error) { reportException(error); }
   });
-}
+} };
 
-function structuredClone(value, options = undefined) {
-  needArgs("structuredClone", arguments.length, 1);
-  const { transfer } = toDictionary(options, "structuredClone options");
-  const list = transfer === undefined ? undefined : toSequence(transfer, "structuredClone option transfer", (v) => {
-    if (!isObject(v)) throw new TypeError("structuredClone option transfer: an item is not an object.");
-    return v;
-  });
-  return isObject(value) ? clonePlatform(value, list) : host.structuredClone(value, list);
-}
-
-// clonePlatform handles platform objects, which V8's serializer takes for plain ones. Only the value
-// itself is looked at: inside other objects they still become plain.
-const clonePlatform = (value, list) => {
-  if (domExceptionUnit.loaded && domExceptionUnit.get().is(value)) return newDOMException(value.message, value.name);
-  if (blobUnit.loaded && blobUnit.get().isBlob(value)) return blobUnit.get().cloneBlob(value);
-  if (isHeaders(value) || isRequest(value) || isResponse(value) || isStreamObject(value) || isParamsObject(value) || isFormDataObject(value) ||
-    (urlUnit.loaded && urlUnit.get().isURL(value)) ||
-    (eventsUnit.loaded && (eventsUnit.get().isAbortSignal(value) || eventsUnit.get().isEvent(value)))) {
-    throw newDOMException(`${describeKind(value)} could not be cloned.`, "DataCloneError");
-  }
-  return host.structuredClone(value, list);
-};
-
-function reportError(error) {
+const { reportError } = { reportError(error) {
   needArgs("reportError", arguments.length, 1);
   reportException(error);
-}
+} };
 
 const lazyGroups = [
   [urlUnit, ["URL", "URLSearchParams"]],
+  [urlPatternUnit, ["URLPattern"]],
   [encodingUnit, ["TextEncoder", "TextDecoder"]],
   [streamsUnit, ["ReadableStream", "ReadableStreamDefaultReader", "ReadableStreamBYOBReader", "ReadableStreamDefaultController",
     "ReadableByteStreamController", "ReadableStreamBYOBRequest", "WritableStream", "WritableStreamDefaultWriter",
     "WritableStreamDefaultController", "TransformStream", "TransformStreamDefaultController", "ByteLengthQueuingStrategy",
     "CountQueuingStrategy", "TextEncoderStream", "TextDecoderStream", "IdentityTransformStream", "FixedLengthStream"]],
+  [compressUnit, ["CompressionStream", "DecompressionStream"]],
   [blobUnit, ["Blob", "File", "FormData"]],
   [eventsUnit, ["Event", "EventTarget", "CustomEvent", "ErrorEvent", "MessageEvent", "CloseEvent", "PromiseRejectionEvent",
     "ExtendableEvent", "FetchEvent", "AbortController", "AbortSignal", "WorkerGlobalScope", "ServiceWorkerGlobalScope"]],
+  [messageUnit, ["MessageChannel", "MessagePort"]],
   [domExceptionUnit, ["DOMException"]],
   [socketUnit, ["WebSocket", "WebSocketPair"]],
   [cryptoUnit, ["Crypto", "CryptoKey", "SubtleCrypto"]],
   [performanceUnit, ["Performance"]],
   [navigatorUnit, ["Navigator"]],
   [consoleUnit, ["console"]],
+  [rewriterUnit, ["HTMLRewriter"]],
 ];
 // Attributes of the global: enumerable, unlike interface objects.
 const lazyAttributes = [
@@ -106,6 +88,7 @@ const installGlobals = () => {
   }
 
   installEventTarget();
+  installWasmStreaming();
 };
 
 // installEventTarget puts the EventTarget methods and the `on...` attributes on the global without

@@ -18,5 +18,5 @@ return {
   acquireDefaultReader, defaultReaderRead, readerRelease, readerCancel, fixedLengthOf,
   byteControllerEnqueue, byteControllerClose, byteControllerError, defaultControllerError, byteControllerRespond,
   isByteStream: (s) => s.controller instanceof ByteController,
-  isWritableStream, writableState, proxyStream, setFixedLength: (s, n) => fixedLengths.set(s, n),
+  createTransform, transformEnqueue, isWritableStream, writableState, proxyStream, streamTransfer, readableStreamPipeTo, setFixedLength: (s, n) => fixedLengths.set(s, n),
 };

@@ -22,10 +22,13 @@ class TransformController {
 }
 bare(TransformController);
 
-let transformState;
+let transformState, isTransformStream;
 class TransformStream {
   #t;
-  static { transformState = (v) => v.#t; }
+  static {
+    transformState = (v) => v.#t;
+    isTransformStream = (v) => isObject(v) && #t in v;
+  }
   constructor(transformer = undefined, writableStrategy = undefined, readableStrategy = undefined) {
     if (transformer === kInternal) { this.#t = writableStrategy; return; }
     if (transformer !== undefined && !isObject(transformer)) {

@@ -147,4 +147,19 @@ class URL {
 }
 defineInterface(URL, "URL");
 
-return { __proto__: null, URL, URLSearchParams, isURL, isParams, paramsState, serializeForm, parseForm };
+// componentsOf gives a URL's eight parts as URLPattern matches them, undefined for an invalid one.
+const getters = [];
+const gettersOf = ["protocol", "username", "password", "hostname", "port", "pathname", "search", "hash"];
+for (let i = 0; i < 8; i++) getters[i] = ObjectGetOwnPropertyDescriptor(URL.prototype, gettersOf[i]).get;
+const componentsOf = (input, base) => {
+  const u = parseURL(input, base);
+  if (u === undefined) return undefined;
+  const url = new URL(kInternal, u), out = [];
+  for (let i = 0; i < 8; i++) out[i] = ReflectApply(getters[i], url, []);
+  out[0] = StringSlice(out[0], 0, out[0].length - 1);
+  out[6] = StringSlice(out[6], 1);
+  out[7] = StringSlice(out[7], 1);
+  return out;
+};
+
+return { __proto__: null, componentsOf, URL, URLSearchParams, isURL, isParams, paramsState, serializeForm, parseForm };
