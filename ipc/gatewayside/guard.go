@@ -181,10 +181,16 @@ func (g *guard) admitReturn(r rpccp.Return) error {
 		if caps.Len() > allowed {
 			return refuse("answer %d carries %d capabilities", id, caps.Len())
 		}
+		if q.bootstrap && caps.Len() == 0 {
+			return refuse("the shard's bootstrap capability is none")
+		}
 		if caps.Len() == 1 && caps.At(0).Which() != rpccp.CapDescriptor_Which_senderHosted {
 			return refuse("the shard's bootstrap capability is not its own")
 		}
 	case rpccp.Return_Which_exception:
+		if q.bootstrap {
+			return refuse("the shard refuses its bootstrap capability") // calls on it would wait for their deadlines
+		}
 		if _, err := r.Exception(); err != nil {
 			return err
 		}

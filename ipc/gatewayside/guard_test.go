@@ -120,6 +120,8 @@ func TestHostileControl(t *testing.T) {
 		{name: "a question never asked", msgs: []message{ret(7, func(r rpccp.Return) error { _, err := r.NewException(); return err })}},
 		{name: "an answer twice", msgs: []message{bootstrapAnswer, bootstrapAnswer}},
 		{name: "the gateway's own question", msgs: []message{ret(0, func(r rpccp.Return) error { r.SetTakeFromOtherQuestion(0); return nil })}},
+		{name: "no bootstrap capability", msgs: []message{ret(0, func(r rpccp.Return) error { _, err := r.NewResults(); return err })}},
+		{name: "a refused bootstrap", msgs: []message{ret(0, func(r rpccp.Return) error { _, err := r.NewException(); return err })}},
 		{name: "null return", msgs: []message{func(m rpccp.Message) error { return m.SetReturn(rpccp.Return{}) }}},
 		{name: "null call", msgs: []message{func(m rpccp.Message) error { return m.SetCall(rpccp.Call{}) }}},
 		{name: "results elsewhere", msgs: []message{ret(0, func(r rpccp.Return) error { r.SetResultsSentElsewhere(); return nil })}},

@@ -2,6 +2,7 @@ package gatewayside_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -144,22 +145,27 @@ func TestExceptionsAreCut(t *testing.T) {
 	}
 	defer conn.Close()
 	awaitBootstrap(t, peer)
-	raw := rpcMessage(t, func(m rpccp.Message) error {
-		r, err := m.NewReturn()
-		if err != nil {
-			return err
-		}
-		e, err := r.NewException()
-		if err != nil {
-			return err
-		}
-		return e.SetReason(strings.Repeat("\x1b[31mno ", 100_000))
-	})
-	if _, err := unix.Write(peer.Control, raw); err != nil {
-		t.Fatal(err)
-	}
+	go func() {
+		unix.Write(peer.Control, rpcMessage(t, bootstrapAnswer))
+		awaitBootstrap(t, peer) // the finish of the bootstrap, and the call
+		raw := rpcMessage(t, func(m rpccp.Message) error {
+			r, err := m.NewReturn()
+			if err != nil {
+				return err
+			}
+			r.SetAnswerId(1)
+			r.SetReleaseParamCaps(false)
+			e, err := r.NewException()
+			if err != nil {
+				return err
+			}
+			return e.SetReason(strings.Repeat("\x1b[31mno ", 100_000))
+		})
+		time.Sleep(200 * time.Millisecond) // until the question is asked: an answer before it is a lie
+		unix.Write(peer.Control, raw)
+	}()
 	_, err = conn.Load(t.Context(), gatewayside.LoadRequest{Tenant: 1, Bundle: ipctest.Bundle(t, ""), Limits: limits.DefaultTenant()})
-	if err == nil || len(err.Error()) > 4<<10 {
-		t.Errorf("the error has %d bytes", len(err.Error()))
+	if err == nil || !strings.Contains(err.Error(), "[31mno") || len(err.Error()) > 4<<10 {
+		t.Errorf("an error of %d bytes: %.200v", len(fmt.Sprint(err)), err)
 	}
 }
