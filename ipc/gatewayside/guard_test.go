@@ -300,3 +300,47 @@ func TestViolationWhileDialling(t *testing.T) {
 		pair.Shutdown()
 	}
 }
+
+// A shard that waits for each answer, as an honest one does, may log for ever, although its RPC
+// library says some time after the answer only that it is done with a call.
+func TestLogsThatWaitAreNoFlood(t *testing.T) {
+	pair := ipctest.NewPair(t)
+	shard := &ipctest.Shard{Handle: hello}
+	hosts := make(chan gen.TenantHost, 1)
+	shard.Loaded = func(_ uint32, h gen.TenantHost) { hosts <- h.AddRef() }
+	ipctest.StartShard(t, pair, shard)
+	conn, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var seen atomic.Int64
+	_, err = conn.Load(t.Context(), gatewayside.LoadRequest{Tenant: 1, Bundle: ipctest.Bundle(t, ""), Limits: limits.DefaultTenant(),
+		Logs: func(e []gatewayside.LogEntry) { seen.Add(int64(len(e))) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := <-hosts
+	defer host.Release()
+	for n := range 3000 {
+		err := host.Log(t.Context(), func(p gen.TenantHost_log_Params) error {
+			es, err := p.NewEntries(1)
+			if err != nil {
+				return err
+			}
+			return es.At(0).SetText("line")
+		})
+		if err == nil {
+			err = host.WaitStreaming()
+		}
+		if err != nil {
+			t.Fatalf("call %d: %v; %v", n, err, conn.Err())
+		}
+		if n%64 == 0 {
+			time.Sleep(time.Millisecond) // a worker pauses more often than that
+		}
+	}
+	if conn.Err() != nil || seen.Load() != 3000 {
+		t.Errorf("%d lines, %v", seen.Load(), conn.Err())
+	}
+}

@@ -246,9 +246,12 @@ func TestSilentWorker(t *testing.T) {
 				if took := time.Since(start); took > 45*time.Second {
 					t.Errorf("it held its client for %v under a wall limit of 2 s", took)
 				}
-				if slices.Contains(breach, tenant) {
+				switch {
+				case strings.HasSuffix(tenant, "-abort"): // the gateway hangs up, and the worker may end of that
+					a.named(t, tenant, violation, "shardDied")
+				case slices.Contains(breach, tenant):
 					a.named(t, tenant, violation)
-				} else {
+				default:
 					a.named(t, tenant, violation, "shardSilent")
 				}
 				a.serves(t, tenant)
@@ -256,7 +259,7 @@ func TestSilentWorker(t *testing.T) {
 		}
 		t.Run("load-silence", func(t *testing.T) {
 			t.Parallel()
-			if got, err := a.Do("GET", "load-silence", "/", nil); err == nil && got.Status < 500 {
+			if got, err := a.Do("GET", "load-silence", "/", nil); err == nil && got.Status < 400 {
 				t.Errorf("%d %q", got.Status, got.Body)
 			}
 			a.named(t, "load-silence", "shardSilent")

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"capnproto.org/go/capnp/v3/flowcontrol"
 	rpccp "capnproto.org/go/capnp/v3/std/capnp/rpc"
 
 	"bulkhead/schema/gen"
@@ -60,6 +61,8 @@ var deeds = map[string]func(w *world, stream uint64, tenant uint32){
 		for w.say(b) {
 		}
 	},
+	"/fetch-100000":        func(w *world, s uint64, _ uint32) { w.fetches(s, false) },
+	"/fetch-100000-let-go": func(w *world, s uint64, _ uint32) { w.fetches(s, true) },
 	"/rpc-flood": func(w *world, _ uint64, _ uint32) {
 		b := logTo(900, 0, nil)()
 		for {
@@ -146,13 +149,35 @@ func drip(f *os.File, b []byte, every time.Duration) {
 	}
 }
 
+// fetches opens a hundred thousand subrequests of one request, and lets go of each at once or of none.
+func (w *world) fetches(parent uint64, letGo bool) {
+	for range 100_000 {
+		id := w.nextFetch()
+		b := fetch(id, parent, nil)
+		if letGo {
+			b = append(b, abort(id, gen.Abort_Reason_clientGone)...)
+		}
+		if !w.say(b) {
+			return
+		}
+	}
+	w.well(parent)
+}
+
 // logFlood logs as fast as the gateway takes it, some 200 MB in all, and then answers.
 func (w *world) logFlood(stream uint64, tenant uint32) {
 	w.mu.Lock()
 	host := w.hosts[tenant]
 	w.mu.Unlock()
+	host.SetFlowLimiter(flowcontrol.NewFixedLimiter(1 << 20)) // within what the protocol allows
 	text := strings.Repeat("flood \x1b[31m", 400)
-	for range 1000 {
+	for n := range 1000 {
+		if n%16 == 0 { // as fast as allowed
+			if host.WaitStreaming() != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
 		err := host.Log(context.Background(), func(p gen.TenantHost_log_Params) error {
 			l, err := p.NewEntries(50)
 			if err != nil {
@@ -165,9 +190,12 @@ func (w *world) logFlood(stream uint64, tenant uint32) {
 			}
 			return nil
 		})
-		if err != nil || host.WaitStreaming() != nil { // one after the other, as allowed
+		if err != nil {
 			return
 		}
+	}
+	if host.WaitStreaming() != nil {
+		return
 	}
 	w.well(stream)
 }

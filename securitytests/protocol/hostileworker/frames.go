@@ -120,21 +120,6 @@ var lies = map[string]func(stream uint64) []byte{
 	"/fetch-get-body":      edited(func(f gen.Fetch) error { f.SetBodyMode(gen.BodyMode_whole); return f.SetBody([]byte("x")) }),
 	"/fetch-mode-9":        edited(func(f gen.Fetch) error { f.SetBodyMode(9); return nil }),
 	"/fetch-redirect-9":    edited(func(f gen.Fetch) error { f.SetRedirect(9); return nil }),
-	"/fetch-100000": func(s uint64) []byte {
-		var out []byte
-		for n := range uint64(100_000) {
-			out = append(out, fetch(fetchBit|1<<40|n, s, nil)...)
-		}
-		return out
-	},
-	"/fetch-100000-let-go": func(s uint64) []byte {
-		var out []byte
-		for n := range uint64(100_000) {
-			id := fetchBit | 1<<40 | n
-			out = append(append(out, fetch(id, s, nil)...), abort(id, gen.Abort_Reason_clientGone)...)
-		}
-		return out
-	},
 }
 
 func edited(f func(gen.Fetch) error) func(uint64) []byte {
