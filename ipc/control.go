@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	capnp "capnproto.org/go/capnp/v3"
@@ -38,6 +39,7 @@ type ControlCodec struct {
 	w     *bufio.Writer
 	enc   *capnp.Encoder
 	limit int
+	wait  time.Duration // from a message's first byte to its last; 0: for ever
 }
 
 var _ transport.Codec = (*ControlCodec)(nil)
@@ -46,6 +48,16 @@ var _ transport.Codec = (*ControlCodec)(nil)
 func NewControlCodec(rwc io.ReadWriteCloser, limit int) *ControlCodec {
 	w := bufio.NewWriterSize(rwc, 16<<10)
 	return &ControlCodec{rwc: rwc, r: bufio.NewReaderSize(rwc, 16<<10), w: w, enc: capnp.NewEncoder(w), limit: limit}
+}
+
+// readDeadliner is an *os.File of the gateway.
+type readDeadliner interface{ SetReadDeadline(time.Time) error }
+
+// WithReadTimeout makes a message that is not whole d after its first byte a violation. The stream
+// must have deadlines.
+func (c *ControlCodec) WithReadTimeout(d time.Duration) *ControlCodec {
+	c.wait = d
+	return c
 }
 
 // Encode writes one message. Where the stream has deadlines, a peer that does not read for
@@ -68,14 +80,30 @@ func (c *ControlCodec) Encode(m *capnp.Message) error {
 // Decode reads one message. io.EOF means that the peer closed between two messages; a
 // *ViolationError that what it sent is not a message this side takes.
 func (c *ControlCodec) Decode() (*capnp.Message, error) {
-	segments, total, err := c.readHeader()
-	if err != nil {
+	if _, err := c.r.Peek(1); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, io.EOF
+		}
+		return nil, fmt.Errorf("control channel: read: %w", err)
+	}
+	d, timed := c.rwc.(readDeadliner)
+	if timed = timed && c.wait > 0; timed {
+		if err := d.SetReadDeadline(time.Now().Add(c.wait)); err != nil {
+			return nil, fmt.Errorf("control channel: set read deadline: %w", err)
+		}
+	}
+	segments, body, err := c.readMessage()
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, Violation(KindControl, 0, "a message was not whole after %v", c.wait)
+	case err != nil:
 		return nil, err
+	case timed:
+		if err := d.SetReadDeadline(time.Time{}); err != nil {
+			return nil, fmt.Errorf("control channel: clear read deadline: %w", err)
+		}
 	}
-	body := make([]byte, total)
-	if _, err := io.ReadFull(c.r, body); err != nil {
-		return nil, fmt.Errorf("control channel: read message: %w", noEOF(err))
-	}
+	total := len(body)
 	m, _, err := capnp.NewMessage(capnp.MultiSegment(cut(body, segments)))
 	if err != nil {
 		return nil, Violation(KindControl, 0, "message: %v", err)
@@ -85,14 +113,24 @@ func (c *ControlCodec) Decode() (*capnp.Message, error) {
 	return m, nil
 }
 
+// readMessage reads the framing and the segments behind it.
+func (c *ControlCodec) readMessage() (segments []int, body []byte, err error) {
+	segments, total, err := c.readHeader()
+	if err != nil {
+		return nil, nil, err
+	}
+	body = make([]byte, total)
+	if _, err := io.ReadFull(c.r, body); err != nil {
+		return nil, nil, fmt.Errorf("control channel: read message: %w", noEOF(err))
+	}
+	return segments, body, nil
+}
+
 // readHeader reads the stream framing and returns the size of each segment in bytes.
 func (c *ControlCodec) readHeader() (segments []int, total int, err error) {
 	var word [4]byte
 	if _, err := io.ReadFull(c.r, word[:]); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, 0, io.EOF
-		}
-		return nil, 0, fmt.Errorf("control channel: read header: %w", err)
+		return nil, 0, fmt.Errorf("control channel: read header: %w", noEOF(err))
 	}
 	count := int64(binary.LittleEndian.Uint32(word[:])) + 1
 	if count > maxControlSegments {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,6 +47,8 @@ type Options struct {
 	// a processor is waited for longer than one that hangs; nil: all are taken to hang.
 	Look  func(context.Context) (Activity, error)
 	Grace time.Duration // 2 s beyond a tenant's own limits before a stream is ended here
+	// FrameTimeout is how long a message may take from its first byte to its last, on either channel; 10 s.
+	FrameTimeout time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -64,6 +67,9 @@ func (o Options) withDefaults() Options {
 	if o.Grace == 0 {
 		o.Grace = 2 * time.Second
 	}
+	if o.FrameTimeout == 0 {
+		o.FrameTimeout = 10 * time.Second
+	}
 	return o
 }
 
@@ -77,6 +83,8 @@ type Conn struct {
 	dialed  chan struct{} // closed when rpc and shard are set
 	closed  chan struct{}
 	running sync.WaitGroup
+
+	halfSince atomic.Int64 // pulse's now when the frame that is not whole yet began; 0: none
 
 	failOnce sync.Once
 	err      error      // written before closed is closed
@@ -247,6 +255,7 @@ func (c *Conn) readLoop() {
 		n, err := c.data.Read(sc.Free())
 		sc.Fill(n)
 		c.pulse.heard()
+		whole := false
 		for {
 			f, ok, verr := sc.Next()
 			if verr == nil && ok {
@@ -259,6 +268,13 @@ func (c *Conn) readLoop() {
 			if !ok {
 				break
 			}
+			whole = true
+		}
+		switch {
+		case sc.Buffered() == 0:
+			c.halfSince.Store(0)
+		case whole || c.halfSince.Load() == 0:
+			c.halfSince.Store(max(1, c.pulse.now()))
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) && sc.Buffered() > 0 {
@@ -335,7 +351,11 @@ func (c *Conn) heartbeat() {
 		}
 		if now.Sub(swept) >= sweepEvery {
 			swept = now
-			if err := c.sweep(now); err != nil {
+			err := c.sweep(now)
+			if err == nil && late < sweepEvery { // else our own reader may not have had a processor
+				err = c.dripping()
+			}
+			if err != nil {
 				c.fail(err)
 				return
 			}
@@ -359,6 +379,16 @@ func (c *Conn) busy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.streams) > c.sockets
+}
+
+// dripping is a breach of the protocol: a shard that begins a frame sends the rest of it. An honest
+// one writes whole batches, and stops in one only while nobody here reads.
+func (c *Conn) dripping() error {
+	since := c.halfSince.Load()
+	if since == 0 || c.pulse.now()-since < int64(c.opt.FrameTimeout) {
+		return nil
+	}
+	return ipc.Violation(ipc.KindFraming, 0, "a frame was not whole after %v", c.opt.FrameTimeout)
 }
 
 // sweep ends streams past their deadline. One whose end the shard does not confirm in time

@@ -30,6 +30,7 @@ const (
 	maxHandlers       = 32
 	maxHandlerBytes   = 64
 	maxFailureBytes   = 16 << 10
+	maxReasonBytes    = 1 << 10 // of an exception
 	maxLogEntries     = 1024
 	maxLogTextBytes   = 256 << 10
 	maxStatsTenants   = 4096
@@ -124,7 +125,7 @@ type TenantStats struct {
 
 // dialControl starts RPC on the control socket.
 func (c *Conn) dialControl(f *os.File) {
-	codec := ipc.NewControlCodec(f, ipc.ControlBytesFromShard)
+	codec := ipc.NewControlCodec(f, ipc.ControlBytesFromShard).WithReadTimeout(c.opt.FrameTimeout)
 	// The library ends as soon as a message is refused; which goroutine then comes first must not
 	// decide whether a breach of the protocol counts as one.
 	var breach atomic.Pointer[error]
@@ -212,10 +213,14 @@ func (c *Conn) load(ctx context.Context, r *LoadRequest, host *tenantHost) (Load
 	return out, nil
 }
 
-// callError explains a failed call: a connection's end is the better reason.
+// callError explains a failed call: a connection's end is the better reason. What the shard says of
+// it (an RPC exception) is cut: it goes into logs and incidents, and may be a megabyte.
 func (c *Conn) callError(call string, err error) error {
 	if end := c.Err(); end != nil {
 		return fmt.Errorf("%s: %w", call, end)
+	}
+	if text := err.Error(); len(text) > maxReasonBytes {
+		return fmt.Errorf("%s: %s...", call, clean([]byte(text[:maxReasonBytes])))
 	}
 	return fmt.Errorf("%s: %w", call, err)
 }
@@ -433,16 +438,24 @@ func (c *Conn) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, c.callError("stats", err)
 	}
-	st, err := res.Stats()
+	out, err := readStats(res)
 	if err != nil {
 		return Stats{}, c.violated(err)
+	}
+	return out, nil
+}
+
+func readStats(res gen.Shard_stats_Results) (Stats, error) {
+	st, err := res.Stats()
+	if err != nil {
+		return Stats{}, err
 	}
 	list, err := st.Tenants()
 	if err != nil {
-		return Stats{}, c.violated(err)
+		return Stats{}, err
 	}
 	if list.Len() > maxStatsTenants {
-		return Stats{}, c.violated(fmt.Errorf("stats of %d tenants", list.Len()))
+		return Stats{}, fmt.Errorf("stats of %d tenants", list.Len())
 	}
 	out := Stats{IsolatesReady: st.IsolatesReady(), Executors: st.Executors(), GoHeapBytes: st.GoHeapBytes()}
 	for i := range list.Len() {

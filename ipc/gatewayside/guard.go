@@ -13,10 +13,13 @@ import (
 )
 
 // Bounds on the calls of a shard that the gateway has not answered yet: each holds its message in
-// memory. An honest shard has one under way, of at most 256 KiB.
+// memory. An honest shard has one under way, of at most 256 KiB. Of those that are answered only the
+// empty answer is left; its library lets go of them (Finish) from goroutines of their own, which a
+// busy machine may be slow to run.
 const (
-	maxShardCalls     = 256
-	maxShardCallBytes = 8 << 20
+	maxShardCalls      = 256
+	maxShardCallBytes  = 8 << 20
+	maxUnfinishedCalls = 4096
 )
 
 // logMethod is TenantHost.log, the only thing a shard may call.
@@ -37,6 +40,7 @@ type guard struct {
 	exports   map[uint32]uint32   // guarded by mu; capabilities given to the shard, references
 	calls     map[uint32]call     // guarded by mu; asked by the shard
 	callBytes uint64              // guarded by mu; of the calls that are not answered
+	answered  int                 // guarded by mu; of calls, not finished by the shard
 }
 
 // question is one of ours. Its number is free again when both are true.
@@ -130,6 +134,9 @@ func (g *guard) admit(m rpccp.Message) error {
 			return refuse("finish of call %d, which is not open", id)
 		}
 		c.finished = true
+		if c.returned {
+			g.answered--
+		}
 		g.setCall(id, c)
 		return nil
 	case rpccp.Message_Which_release:
@@ -181,10 +188,16 @@ func (g *guard) admitReturn(r rpccp.Return) error {
 		if caps.Len() > allowed {
 			return refuse("answer %d carries %d capabilities", id, caps.Len())
 		}
+		if q.bootstrap && caps.Len() == 0 {
+			return refuse("the shard's bootstrap capability is none")
+		}
 		if caps.Len() == 1 && caps.At(0).Which() != rpccp.CapDescriptor_Which_senderHosted {
 			return refuse("the shard's bootstrap capability is not its own")
 		}
 	case rpccp.Return_Which_exception:
+		if q.bootstrap {
+			return refuse("the shard refuses its bootstrap capability") // calls on it would wait for their deadlines
+		}
 		if _, err := r.Exception(); err != nil {
 			return err
 		}
@@ -206,8 +219,11 @@ func (g *guard) admitCall(c rpccp.Call) error {
 	if _, ok := g.calls[id]; ok {
 		return refuse("call number %d is in use", id)
 	}
-	if len(g.calls) >= maxShardCalls {
+	if len(g.calls)-g.answered >= maxShardCalls {
 		return refuse("more than %d calls without waiting for answers", maxShardCalls)
+	}
+	if g.answered >= maxUnfinishedCalls {
+		return refuse("more than %d calls that were answered and not finished", maxUnfinishedCalls)
 	}
 	if c.InterfaceId() != gen.TenantHost_TypeID || c.MethodId() != logMethod {
 		return refuse("call of interface %#x method %d", c.InterfaceId(), c.MethodId())
@@ -319,6 +335,9 @@ func (m *guardedMessage) note() {
 			c := g.calls[r.AnswerId()]
 			if !c.returned {
 				g.callBytes -= c.size
+				if !c.finished {
+					g.answered++
+				}
 			}
 			c.returned = true
 			g.setCall(r.AnswerId(), c)

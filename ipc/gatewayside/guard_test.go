@@ -120,6 +120,8 @@ func TestHostileControl(t *testing.T) {
 		{name: "a question never asked", msgs: []message{ret(7, func(r rpccp.Return) error { _, err := r.NewException(); return err })}},
 		{name: "an answer twice", msgs: []message{bootstrapAnswer, bootstrapAnswer}},
 		{name: "the gateway's own question", msgs: []message{ret(0, func(r rpccp.Return) error { r.SetTakeFromOtherQuestion(0); return nil })}},
+		{name: "no bootstrap capability", msgs: []message{ret(0, func(r rpccp.Return) error { _, err := r.NewResults(); return err })}},
+		{name: "a refused bootstrap", msgs: []message{ret(0, func(r rpccp.Return) error { _, err := r.NewException(); return err })}},
 		{name: "null return", msgs: []message{func(m rpccp.Message) error { return m.SetReturn(rpccp.Return{}) }}},
 		{name: "null call", msgs: []message{func(m rpccp.Message) error { return m.SetCall(rpccp.Call{}) }}},
 		{name: "results elsewhere", msgs: []message{ret(0, func(r rpccp.Return) error { r.SetResultsSentElsewhere(); return nil })}},
@@ -296,5 +298,49 @@ func TestViolationWhileDialling(t *testing.T) {
 		}
 		conn.Close()
 		pair.Shutdown()
+	}
+}
+
+// A shard that waits for each answer, as an honest one does, may log for ever, although its RPC
+// library says some time after the answer only that it is done with a call.
+func TestLogsThatWaitAreNoFlood(t *testing.T) {
+	pair := ipctest.NewPair(t)
+	shard := &ipctest.Shard{Handle: hello}
+	hosts := make(chan gen.TenantHost, 1)
+	shard.Loaded = func(_ uint32, h gen.TenantHost) { hosts <- h.AddRef() }
+	ipctest.StartShard(t, pair, shard)
+	conn, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var seen atomic.Int64
+	_, err = conn.Load(t.Context(), gatewayside.LoadRequest{Tenant: 1, Bundle: ipctest.Bundle(t, ""), Limits: limits.DefaultTenant(),
+		Logs: func(e []gatewayside.LogEntry) { seen.Add(int64(len(e))) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := <-hosts
+	defer host.Release()
+	for n := range 3000 {
+		err := host.Log(t.Context(), func(p gen.TenantHost_log_Params) error {
+			es, err := p.NewEntries(1)
+			if err != nil {
+				return err
+			}
+			return es.At(0).SetText("line")
+		})
+		if err == nil {
+			err = host.WaitStreaming()
+		}
+		if err != nil {
+			t.Fatalf("call %d: %v; %v", n, err, conn.Err())
+		}
+		if n%64 == 0 {
+			time.Sleep(time.Millisecond) // a worker pauses more often than that
+		}
+	}
+	if conn.Err() != nil || seen.Load() != 3000 {
+		t.Errorf("%d lines, %v", seen.Load(), conn.Err())
 	}
 }

@@ -100,6 +100,9 @@ const (
 	EffectEvent                         // it is an event of the host's making, such as a cron run
 )
 
+// maxRefusals bounds what a shard says to no effect. An honest one refuses a body once.
+const maxRefusals = 8
+
 // direction is the state of one direction's body.
 type direction uint8
 
@@ -143,6 +146,7 @@ type Stream struct {
 	request    direction     // guarded by mu
 	sendWindow int           // guarded by mu; bytes the shard still takes
 	writable   chan struct{} // guarded by mu; made by a writer that waits
+	refusals   int           // guarded by mu; that the shard has sent
 
 	over    bool          // guarded by mu; result is final for the caller
 	result  Result        // guarded by mu
@@ -314,6 +318,9 @@ func (s *Stream) onAbort(reason gen.Abort_Reason, msg string) error {
 		notify(s.readable)
 		return nil
 	case gen.Abort_Reason_refused:
+		if s.refusals++; s.refusals > maxRefusals {
+			return ipc.Violation(ipc.KindState, s.id, "%d refusals of one body", s.refusals)
+		}
 		if s.request == bodyAborted {
 			// It may cross our own abort on the wire; a second of its own is not told apart.
 			return nil
@@ -329,10 +336,8 @@ func (s *Stream) onAbort(reason gen.Abort_Reason, msg string) error {
 func (s *Stream) onWindow(n uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.request == bodyAborted {
-		return nil
-	}
-	// A shard grants what it has consumed, so the sum never exceeds the first window.
+	// A shard grants what it has consumed, so the sum never exceeds the first window; grants that
+	// cross an abort are counted like others, or frames could come without end.
 	if n == 0 || int64(s.sendWindow)+int64(n) > int64(s.c.opt.Wire.Window) {
 		return ipc.Violation(ipc.KindWindow, s.id, "grant of %d bytes on top of %d", n, s.sendWindow)
 	}

@@ -1,5 +1,9 @@
 // Package protocol sets a hostile worker against a live gateway (DESIGN invariant 2: a shard is
 // hostile). The worker is sealed and verified like any other; what it says is not to be believed.
+//
+// For every lie: a neighbour's tenant is served all the time, the liar's process is killed, an
+// incident names the shard and the tenant, and the gateway is the same process afterwards, no larger
+// than before.
 package protocol
 
 import (
@@ -9,19 +13,42 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"bulkhead/securitytests/hosttest"
 )
 
-// breaches are the paths on which the hostile worker breaks the protocol: it must die for it.
-var breaches = []string{
-	"/garbage", "/forged-id", "/never-opened", "/stream-zero", "/two-heads", "/after-done",
-	"/unknown-result", "/outcome-9999", "/status-99", "/status-999", "/header-crlf", "/header-nul", "/header-odd",
-	"/header-space", "/header-many", "/chunk-first", "/past-window", "/window-huge", "/open-back", "/ping-back",
-	"/pong-unasked", "/oversized", "/many-segments", "/pointer-loop", "/wild-pointer",
-}
+// breaches are the requests on which the hostile worker breaks the protocol: it must die for it.
+// Those marked with * may have shown the client a lawful head before the lie.
+var breaches = strings.Fields(`
+	garbage forged-id never-opened stream-zero two-heads* after-done* head-after-end* chunk-after-end* end-first
+	unknown-result outcome-9999 outcome-killer ok-unfinished* status-99 status-999
+	header-crlf header-nul header-odd header-space header-many chunk-first chunk-empty* past-window*
+	window-huge window-zero open-back ping-back pong-unasked pong-on-stream abort-as-client abort-as-deadline
+	refusals unknown-frame overdue-nobody overdue-forged overdue-eternal
+	oversized many-segments empty-segment pointer-loop wild-pointer far-pointer huge-list* zero-sized-list*
+
+	fetch-forged-parent fetch-no-parent fetch-low-id fetch-same-id fetch-falling-id fetch-as-parent
+	fetch-chunk-of-none fetch-end-of-none fetch-window-of-none fetch-head-back fetch-done-back fetch-release-twice
+	fetch-after-done* fetch-end-no-body fetch-end-twice fetch-past-window fetch-window-beyond fetch-connect
+	fetch-split-method fetch-split-header fetch-file fetch-credentials fetch-control-url fetch-long-url
+	fetch-get-body fetch-mode-9 fetch-redirect-9
+
+	rpc-garbage rpc-4g-segments rpc-1g rpc-no-root rpc-null-root rpc-bootstrap rpc-provide rpc-accept rpc-join
+	rpc-third-party rpc-resolve rpc-unimplemented rpc-obsolete-delete rpc-obsolete-save rpc-unknown rpc-null-call
+	rpc-null-return rpc-embargo rpc-disembargo rpc-return-unasked rpc-return-again rpc-return-canceled
+	rpc-finish-unasked rpc-release-unheld rpc-release-beyond rpc-call-unheld rpc-call-2g rpc-call-promised
+	rpc-call-load rpc-call-99 rpc-call-elsewhere rpc-call-caps rpc-pointer-loop rpc-amplified rpc-zero-sized
+
+	box-while-dying`)
+
+// loadBreaches are the answers to a load that no honest shard gives.
+var loadBreaches = strings.Fields(`load-nothing load-handlers load-long-name load-crashed load-long-stack load-unknown load-oversized load-caps`)
+
+// dull is a tenant whose code the hostile worker does not care about.
+var dull = hosttest.Worker(`export default { fetch() {} };`)
 
 func hostile(t *testing.T) string {
 	// Any user may run the binaries of the folder: the host may be rootless.
@@ -37,76 +64,278 @@ func hostile(t *testing.T) string {
 	return dir
 }
 
-func TestHostileWorker(t *testing.T) {
-	h := hosttest.Start(t, hosttest.Options{
-		WorkerDir: hostile(t), Quiet: true,
-		Tenants: map[string]hosttest.Files{"a": hosttest.Worker(`export default { fetch() {} };`), "b": hosttest.Worker(`export default { fetch() {} };`)},
-	})
-	if a := h.Get("a", "/"); a.Status != 200 || a.Body != "well" {
-		t.Fatalf("the hostile worker does not even play along: %d %s", a.Status, a.Body)
+// arena is a host with hostile workers, and a victim who asks all the time.
+type arena struct {
+	*hosttest.Host
+	t       *testing.T
+	gateway int
+	asked   atomic.Int64
+
+	mu   sync.Mutex
+	pids map[uint32]int // guarded by mu; of the shards seen
+}
+
+func newArena(t *testing.T, policy string, tenants map[string]hosttest.Files) *arena {
+	t.Helper()
+	tenants["victim"] = dull
+	a := &arena{t: t, pids: map[uint32]int{}, Host: hosttest.Start(t, hosttest.Options{WorkerDir: hostile(t), Quiet: true, Policy: policy, Tenants: tenants})}
+	if got := a.Get("victim", "/"); got.Status != 200 || got.Body != "well" {
+		t.Fatalf("the hostile worker does not even play along: %d %s", got.Status, got.Body)
 	}
-	gateway := h.Gateway()
-	for _, path := range breaches {
-		t.Run(strings.TrimPrefix(path, "/"), func(t *testing.T) {
-			h.Get("b", "/") // a neighbour, perhaps in the same shard
-			before := violations(h)
-			a, err := h.Do("GET", "a", path, nil)
-			// A head may be out before the lie: then the body must not end as if it were whole.
-			if err == nil && a.Status == 200 && path != "/after-done" && path != "/two-heads" && path != "/pong-unasked" && path != "/ping-back" && path != "/window-huge" {
-				t.Errorf("the lie was served: %d %q", a.Status, a.Body)
-			}
-			if err == nil && a.Header.Get("Set-Cookie") != "" {
-				t.Errorf("a header was split: %v", a.Header)
-			}
-			hosttest.Eventually(t, 10*time.Second, "an incident for "+path, func() bool { return violations(h) > before })
-			for _, tenant := range []string{"a", "b"} {
-				hosttest.Eventually(t, 10*time.Second, tenant+" serves again", func() bool {
-					a, err := h.Do("GET", tenant, "/", nil)
-					return err == nil && a.Body == "well"
-				})
+	a.gateway = a.Gateway()
+	stop := make(chan struct{})
+	var askers sync.WaitGroup
+	for range 2 {
+		askers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				got, err := a.Do("GET", "victim", "/", nil)
+				if err != nil || got.Status != 200 || got.Body != "well" {
+					t.Errorf("the victim was told %d %s %q, %v", got.Status, got.Outcome, got.Body, err)
+				}
+				a.asked.Add(1)
+				time.Sleep(time.Millisecond)
 			}
 		})
 	}
-	if g := h.Gateway(); g != gateway {
-		t.Errorf("the gateway died of it: it was %d, it is %d\n%s", gateway, g, h.Log())
-	}
-}
-
-// violations counts the incidents that say a shard of tenant a broke the protocol, and how.
-func violations(h *hosttest.Host) (n int) {
-	for _, i := range h.Incidents() {
-		if i.Kind == "shardViolation" && i.Outcome == "protocolViolation" && i.Detail != "" && slices.Contains(i.Tenants, "a") {
-			n++
+	// Also after parallel subtests: cleanups run when they have all ended.
+	t.Cleanup(func() {
+		close(stop)
+		askers.Wait()
+		if a.asked.Load() < 100 {
+			t.Errorf("the victim was asked %d times only", a.asked.Load())
 		}
-	}
-	return n
+		if g := a.Gateway(); g != a.gateway {
+			t.Errorf("the gateway died of it: it was %d, it is %d\n%s", a.gateway, g, a.Log())
+		}
+	})
+	return a
 }
 
-// A shard that stays silent, or stops in the middle of a frame, must not hold a client for ever.
-func TestSilentWorker(t *testing.T) {
-	h := hosttest.Start(t, hosttest.Options{
-		WorkerDir: hostile(t), Quiet: true, Policy: "limits:\n  wall: 2s\n",
-		Tenants: map[string]hosttest.Files{"a": hosttest.Worker(`export default { fetch() {} };`)},
+// serves waits for a tenant's honest answer, and notes the shards there are.
+func (a *arena) serves(t *testing.T, tenant string) {
+	t.Helper()
+	hosttest.Eventually(t, 30*time.Second, tenant+" serves", func() bool {
+		got, err := a.Do("GET", tenant, "/", nil)
+		return err == nil && got.Status == 200 && got.Body == "well"
 	})
-	h.Get("a", "/")
-	var wg sync.WaitGroup
-	for _, path := range []string{"/silence", "/half"} {
-		wg.Go(func() {
-			start := time.Now()
-			a, err := h.Do("GET", "a", path, nil)
-			if err == nil && a.Status < 500 {
-				t.Errorf("%s: %d %q", path, a.Status, a.Body)
+	a.note()
+}
+
+func (a *arena) note() {
+	var list []hosttest.Shard
+	if a.AdminGet("/v1/shards", &list) != nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range list {
+		a.pids[s.ID] = s.PID
+	}
+}
+
+// named waits for an incident of one of the kinds that names the tenant, among its tenants or in its
+// detail, and for the end of the process.
+func (a *arena) named(t *testing.T, tenant string, kinds ...string) hosttest.Incident {
+	t.Helper()
+	var found hosttest.Incident
+	hosttest.Eventually(t, 75*time.Second, "an incident that names "+tenant, func() bool {
+		var list []hosttest.Incident
+		if a.AdminGet("/v1/incidents", &list) != nil {
+			return false
+		}
+		for _, i := range list {
+			if slices.Contains(kinds, i.Kind) && (slices.Contains(i.Tenants, tenant) || strings.Contains(i.Detail, tenant)) {
+				found = i
+				return true
 			}
-			if took := time.Since(start); took > 30*time.Second {
-				t.Errorf("%s held its client for %v under a wall limit of 2 s", path, took)
+		}
+		return false
+	})
+	if found.Shard == 0 || found.Detail == "" || len(found.Detail) > 4<<10 {
+		t.Errorf("the incident is %+v", found)
+	}
+	a.mu.Lock()
+	pid := a.pids[found.Shard]
+	a.mu.Unlock()
+	if pid != 0 {
+		hosttest.Eventually(t, 10*time.Second, "the liar is dead", func() bool { return !hosttest.Alive(pid) || hosttest.Comm(pid) != "bulkhead-worker" })
+	}
+	return found
+}
+
+const violation = "shardViolation"
+
+func TestHostileWorker(t *testing.T) {
+	tenants := map[string]hosttest.Files{}
+	for _, lie := range breaches {
+		tenants[strings.TrimSuffix(lie, "*")] = dull
+	}
+	for _, lie := range loadBreaches {
+		tenants[lie] = hosttest.Worker(`export default { fetch() { return "lie:` + lie + `"; } };`)
+	}
+	a := newArena(t, "", tenants)
+	before := hosttest.RSS(a.gateway)
+	t.Run("lies", func(t *testing.T) {
+		for _, lie := range breaches {
+			tenant, shown := strings.CutSuffix(lie, "*")
+			t.Run(tenant, func(t *testing.T) {
+				t.Parallel()
+				a.serves(t, tenant)
+				asked := a.asked.Load()
+				got, err := a.Do("GET", tenant, "/"+tenant, nil)
+				if err == nil && got.Status < 500 && !shown {
+					t.Errorf("the lie was served: %d %q", got.Status, got.Body)
+				}
+				if err == nil && (got.Header.Get("Set-Cookie") != "" || got.Header.Get("X-A") != "") {
+					t.Errorf("a forged header came through: %v", got.Header)
+				}
+				i := a.named(t, tenant, violation)
+				if i.Outcome != "protocolViolation" || !slices.Contains(i.Tenants, tenant) {
+					t.Errorf("the incident is %+v", i)
+				}
+				a.serves(t, tenant)
+				if a.asked.Load() == asked {
+					t.Error("meanwhile the victim got no answer")
+				}
+			})
+		}
+		for _, lie := range loadBreaches {
+			t.Run(lie, func(t *testing.T) {
+				t.Parallel()
+				a.note()
+				if got, err := a.Do("GET", lie, "/", nil); err == nil && got.Status < 500 {
+					t.Errorf("it was served: %d %q", got.Status, got.Body)
+				}
+				a.named(t, lie, violation)
+			})
+		}
+	})
+	if after := hosttest.RSS(a.gateway); after > before+192<<20 {
+		t.Errorf("the gateway grew from %d to %d MiB", before>>20, after>>20)
+	}
+}
+
+// A shard that stays silent, stops in the middle of a message or sends it by the byte, must not hold
+// a client, or its place, for ever. Whether that is a breach or a hang is a matter of which deadline
+// comes first; that it ends is not.
+func TestSilentWorker(t *testing.T) {
+	silent := []string{"silence", "deaf", "half", "drip", "drip-fast", "fetch-no-end", "body-no-end"}
+	breach := []string{"pong-wrong", "pong-twice", "rpc-half", "rpc-drip", "rpc-abort", "rpc-long-abort"}
+	tenants := map[string]hosttest.Files{"load-silence": hosttest.Worker(`export default { fetch() { return "lie:load-silence"; } };`),
+		"load-exception": hosttest.Worker(`export default { fetch() { return "lie:load-exception"; } };`)}
+	for _, s := range slices.Concat(silent, breach) {
+		tenants[s] = dull
+	}
+	a := newArena(t, "limits:\n  wall: 2s\n  waitUntil: 1s\n", tenants)
+	t.Run("silences", func(t *testing.T) {
+		for _, tenant := range slices.Concat(silent, breach) {
+			t.Run(tenant, func(t *testing.T) {
+				t.Parallel()
+				a.serves(t, tenant)
+				start := time.Now()
+				got, err := a.Do("GET", tenant, "/"+tenant, nil)
+				answered := got.Body == "well" && strings.HasPrefix(tenant, "rpc-")
+				if err == nil && got.Status < 500 && !answered && tenant != "body-no-end" {
+					t.Errorf("%d %q", got.Status, got.Body)
+				}
+				if took := time.Since(start); took > 45*time.Second {
+					t.Errorf("it held its client for %v under a wall limit of 2 s", took)
+				}
+				switch {
+				case strings.HasSuffix(tenant, "-abort"): // the gateway hangs up, and the worker may end of that
+					a.named(t, tenant, violation, "shardDied")
+				case slices.Contains(breach, tenant):
+					a.named(t, tenant, violation)
+				default:
+					a.named(t, tenant, violation, "shardSilent")
+				}
+				a.serves(t, tenant)
+			})
+		}
+		t.Run("load-silence", func(t *testing.T) {
+			t.Parallel()
+			if got, err := a.Do("GET", "load-silence", "/", nil); err == nil && got.Status < 400 {
+				t.Errorf("%d %q", got.Status, got.Body)
+			}
+			a.named(t, "load-silence", "shardSilent")
+		})
+		t.Run("load-exception", func(t *testing.T) { // not a breach; its 700 KB of reasons are nobody's to keep
+			t.Parallel()
+			got, err := a.Do("GET", "load-exception", "/", nil)
+			if err == nil && (got.Status < 500 || len(got.Body) > 8<<10) {
+				t.Errorf("%d, %d bytes", got.Status, len(got.Body))
 			}
 		})
-	}
-	wg.Wait()
-	hosttest.Eventually(t, 15*time.Second, "the tenant serves again", func() bool {
-		a, err := h.Do("GET", "a", "/", nil)
-		return err == nil && a.Body == "well"
 	})
+	if n := len(a.Log()); n > 4<<20 {
+		t.Errorf("the host's log has %d bytes", n)
+	}
+}
+
+// What a shard can make the gateway keep is bounded, however fast it talks and however long.
+func TestFloods(t *testing.T) {
+	const most = 128 << 20 // beyond what the gateway had; each flood is larger, or has no end
+	fatal := []string{"grant-flood", "refusal-flood", "rpc-flood", "rpc-calls-100000", "fetch-100000", "fetch-100000-let-go", "rpc-amplified", "past-window"}
+	lawful := []string{"log-flood", "stderr-flood"}
+	tenants := map[string]hosttest.Files{}
+	for _, s := range slices.Concat(fatal, lawful) {
+		tenants[s] = dull
+	}
+	a := newArena(t, "", tenants)
+	for _, tenant := range slices.Concat(fatal, lawful) {
+		t.Run(tenant, func(t *testing.T) {
+			a.serves(t, tenant)
+			before, peak, done := hosttest.RSS(a.gateway), uint64(0), make(chan struct{})
+			var sampler sync.WaitGroup
+			sampler.Go(func() {
+				for {
+					select {
+					case <-done:
+						return
+					case <-time.After(5 * time.Millisecond):
+						peak = max(peak, hosttest.RSS(a.gateway))
+					}
+				}
+			})
+			asked := a.asked.Load()
+			got, err := a.Do("GET", tenant, "/"+tenant, nil)
+			if slices.Contains(fatal, tenant) {
+				a.named(t, tenant, violation)
+			} else if err != nil || got.Body != "well" {
+				t.Errorf("%d %s %q, %v", got.Status, got.Outcome, got.Body, err)
+			}
+			close(done)
+			sampler.Wait()
+			t.Logf("gateway: %d MiB before, %d at most; the victim had %d answers meanwhile", before>>20, peak>>20, a.asked.Load()-asked)
+			if peak > before+most {
+				t.Errorf("the gateway grew from %d to %d MiB", before>>20, peak>>20)
+			}
+			a.serves(t, tenant)
+		})
+	}
+	var log string
+	if err := a.AdminGet("/v1/logs/log-flood", &log); err != nil || len(log) > 2<<20 || !strings.Contains(log, "flood") {
+		t.Errorf("%d bytes of log are kept, %v", len(log), err)
+	}
+	if strings.Contains(a.Log(), "\x1b[31m") {
+		t.Error("a shard's escape sequences reach the operator's terminal")
+	}
+}
+
+// The code cache is asked of a shard that has been one large tenant's alone. Two megabytes are no
+// answer.
+func TestHostileCodeCache(t *testing.T) {
+	large := hosttest.Worker(`export default { fetch() { return new Response("` + strings.Repeat("x", 100<<10) + `"); } };`)
+	h := hosttest.Start(t, hosttest.Options{WorkerDir: hostile(t), Quiet: true, Tenants: map[string]hosttest.Files{"large": large}})
+	a := &arena{Host: h, t: t, pids: map[uint32]int{}}
+	a.serves(t, "large")
+	a.named(t, "large", violation)
+	a.serves(t, "large")
 }
 
 // The hostile worker is not in any binary that serves.

@@ -195,6 +195,8 @@ func (l *launcher) look(c *child) {
 		if c.passes.tries == 1 {
 			l.look(c) // the second pass at once: most children stand still
 		}
+	case c == l.gateway && l.ordersWait():
+		l.refuse(c, "verify", errors.New("an order came before the seal was verified"))
 	default:
 		c.state = live
 		if err := c.goOn(); err != nil {
@@ -204,6 +206,13 @@ func (l *launcher) look(c *child) {
 		c.closeReady()
 		l.handOver(c)
 	}
+}
+
+// ordersWait says whether an order can be read. A gateway that stands still to be looked at gives none.
+func (l *launcher) ordersWait() bool {
+	fds := []unix.PollFd{{Fd: int32(l.orders), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return l.orders >= 0 && err == nil && n == 1 && fds[0].Revents&unix.POLLIN != 0
 }
 
 // refuse kills a child that must not be used and tells who asked for it.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,7 @@ type shard struct {
 
 	judged judgement     // why it ended
 	box    []ipc.Running // what its black box said then; written before judged.done is closed
+	there  []string      // as box; tenants with requests there, or loading, if none of them is blamed
 }
 
 // fail kills the shard for a reason.
@@ -338,6 +340,12 @@ func (s *shard) describe(exit orders.Exit, why error) string {
 	if why != nil && !errors.Is(why, gatewayside.ErrClosed) {
 		text += "; " + why.Error()
 	}
+	if len(s.there) > 0 {
+		text += "; requests were there of " + strings.Join(s.there[:min(len(s.there), maxThere)], ", ")
+		if n := len(s.there) - maxThere; n > 0 {
+			text += fmt.Sprintf(" and %d more", n)
+		}
+	}
 	if said := words(s.box); said != "" {
 		text += "; V8 said: " + said
 	}
@@ -346,6 +354,9 @@ func (s *shard) describe(exit orders.Exit, why error) string {
 	}
 	return text
 }
+
+// maxThere bounds the names in a detail.
+const maxThere = 16
 
 // tail keeps the beginning of the last lines that a shard wrote to its stderr: V8's and Go's last
 // words. The text is hostile and is only ever quoted.

@@ -94,6 +94,12 @@ func (p *Pool) judge(s *shard, why error, exit orders.Exit) []string {
 		}
 	}
 	suspects = unique(suspects)
+	if len(suspects) == 0 && !f.outside {
+		for h := range f.present {
+			s.there = append(s.there, ids[h])
+		}
+		s.there = unique(s.there)
+	}
 	if !s.retiring {
 		p.accuseLocked(suspects, f.proven)
 		if f.proven && len(suspects) == 1 {

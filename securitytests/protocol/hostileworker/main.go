@@ -1,20 +1,21 @@
 // Command hostileworker is a worker gone bad, for the protocol suite: it seals itself with the
-// production code and answers like a shard, until a request's path tells it which lie to tell the
-// gateway. No build that serves tenants contains it.
+// production code and answers like a shard, until a request's path, or a string in a tenant's code,
+// tells it which lie to tell the gateway. No build that serves tenants contains it.
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
 	"capnproto.org/go/capnp/v3"
+	"capnproto.org/go/capnp/v3/flowcontrol"
 	"capnproto.org/go/capnp/v3/rpc"
 
 	"bulkhead/sandboxworker/lockdown"
@@ -22,8 +23,10 @@ import (
 )
 
 const (
-	controlFD = 3
-	dataFD    = 4
+	controlFD  = 3
+	dataFD     = 4
+	blackBoxFD = 5
+	boxBytes   = 4096
 )
 
 func main() {
@@ -33,20 +36,38 @@ func main() {
 	}
 }
 
+// world is what a compromised worker has in its hands.
+type world struct {
+	data    *os.File
+	control *os.File
+	box     []byte // the black box, mapped
+
+	mu    sync.Mutex
+	hosts map[uint32]gen.TenantHost // guarded by mu; by tenant handle
+	held  map[uint64]uint32         // guarded by mu; open streams that wait, and their tenants
+	pongs func(n uint64) []byte     // guarded by mu; how pings are answered, nil: honestly
+	fetch uint64                    // guarded by mu; last subrequest's number
+}
+
 func run() error {
 	for _, fd := range []int{controlFD, dataFD} {
 		if err := syscall.SetNonblock(fd, true); err != nil {
 			return fmt.Errorf("fd %d: %w", fd, err)
 		}
 	}
-	control, data := os.NewFile(controlFD, "control"), os.NewFile(dataFD, "data")
+	w := &world{data: os.NewFile(dataFD, "data"), control: os.NewFile(controlFD, "control"), hosts: map[uint32]gen.TenantHost{}, held: map[uint64]uint32{}}
+	var err error
+	if w.box, err = syscall.Mmap(blackBoxFD, 0, boxBytes, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED); err != nil {
+		return fmt.Errorf("map the black box: %w", err)
+	}
+	defaultFaults()
 	time.Sleep(time.Millisecond) // the poller and its timer exist before the seal
 	if err := lockdown.Seal(); err != nil {
 		return err
 	}
-	conn := rpc.NewConn(rpc.NewStreamTransport(control), &rpc.Options{BootstrapClient: capnp.Client(gen.Shard_ServerToClient(shard{}))})
+	conn := rpc.NewConn(rpc.NewStreamTransport(w.control), &rpc.Options{BootstrapClient: capnp.Client(gen.Shard_ServerToClient(&shard{w}))})
 	defer conn.Close()
-	in := &frames{r: data}
+	in := &frames{r: w.data}
 	for {
 		f, err := in.next()
 		if err != nil {
@@ -66,129 +87,65 @@ func run() error {
 			if err != nil {
 				return err
 			}
-			if err := act(data, u.Path, f.Stream()); err != nil {
+			if err := w.act(u.Path, f.Stream(), open.Tenant(), open.Attempt()); err != nil {
 				return err
 			}
+		case gen.Frame_Which_abort:
+			w.mu.Lock()
+			_, held := w.held[f.Stream()]
+			delete(w.held, f.Stream())
+			w.mu.Unlock()
+			if held {
+				w.say(done(f.Stream(), gen.Outcome_killed))
+			}
 		case gen.Frame_Which_ping:
+			w.mu.Lock()
+			pongs := w.pongs
+			w.mu.Unlock()
 			n := f.Ping()
-			if _, err := data.Write(frame(0, func(f gen.Frame) { f.SetPong(n) })); err != nil {
+			b := frame(0, func(f gen.Frame) { f.SetPong(n) })
+			if pongs != nil {
+				b = pongs(n)
+			}
+			if _, err := w.data.Write(b); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// act answers one request as its path says.
-func act(w io.Writer, path string, stream uint64) error {
-	lie, ok := Lies[path]
+// act answers one request as its path says. The first attempt lies; a replay tells who is asked to
+// hold on that it is one.
+func (w *world) act(path string, stream uint64, tenant uint32, attempt uint8) error {
+	if path == "/hold" && attempt == 1 {
+		w.mu.Lock()
+		w.held[stream] = tenant
+		w.mu.Unlock()
+		return nil
+	}
+	if path == "/box-frame" && attempt > 1 {
+		return w.well(stream) // who dies again, alone, has given itself away
+	}
+	if do, ok := deeds[path]; ok {
+		go do(w, stream, tenant)
+		return nil
+	}
+	lie, ok := lies[path]
 	if !ok {
-		_, err := w.Write(append(head(stream, 200, "content-type\ntext/plain\n", []byte("well")), done(stream, gen.Outcome_ok)...))
-		return err
+		return w.well(stream)
 	}
-	if lie == nil {
-		return nil // silence
-	}
-	_, err := w.Write(lie(stream))
+	_, err := w.data.Write(lie(stream))
 	return err
 }
 
-// Lies are what the gateway must survive, by path.
-var Lies = map[string]func(stream uint64) []byte{
-	"/garbage":        func(uint64) []byte { return bytes.Repeat([]byte("garbage "), 1000) },
-	"/half":           func(s uint64) []byte { h := head(s, 200, "", []byte("half")); return append(h[:len(h)/2], 0xff) },
-	"/forged-id":      func(uint64) []byte { return head(1<<40, 200, "", []byte("forged")) },
-	"/never-opened":   func(s uint64) []byte { return done(s+1000, gen.Outcome_ok) },
-	"/stream-zero":    func(uint64) []byte { return head(0, 200, "", nil) },
-	"/two-heads":      func(s uint64) []byte { h := head(s, 200, "", nil); return append(h, h...) },
-	"/after-done":     func(s uint64) []byte { d := done(s, gen.Outcome_exception); return append(d, d...) },
-	"/unknown-result": func(s uint64) []byte { return done(s, gen.Outcome_unknown) },
-	"/outcome-9999":   func(s uint64) []byte { return done(s, gen.Outcome(9999)) },
-	"/status-99":      func(s uint64) []byte { return head(s, 99, "", nil) },
-	"/status-999":     func(s uint64) []byte { return head(s, 999, "", nil) },
-	"/header-crlf":    func(s uint64) []byte { return head(s, 200, "x-a\nb\r\nset-cookie: evil=1\n", nil) },
-	"/header-nul":     func(s uint64) []byte { return head(s, 200, "x-a\nb\x00\n", nil) },
-	"/header-odd":     func(s uint64) []byte { return head(s, 200, "x-a\n", nil) },
-	"/header-space":   func(s uint64) []byte { return head(s, 200, "x a\nb\n", nil) },
-	"/header-many": func(s uint64) []byte {
-		return head(s, 200, string(bytes.Repeat([]byte("x-a\nb\n"), 5000)), nil)
-	},
-	"/chunk-first":  func(s uint64) []byte { return chunk(s, []byte("no head yet")) },
-	"/past-window":  flood,
-	"/window-huge":  func(s uint64) []byte { return frame(s, func(f gen.Frame) { f.SetWindow(1<<32 - 1) }) },
-	"/open-back":    func(s uint64) []byte { return frame(s, func(f gen.Frame) { f.NewOpen() }) },
-	"/ping-back":    func(uint64) []byte { return frame(0, func(f gen.Frame) { f.SetPing(7) }) },
-	"/pong-unasked": func(uint64) []byte { return frame(0, func(f gen.Frame) { f.SetPong(123456) }) },
-	"/oversized": func(uint64) []byte {
-		return binary.LittleEndian.AppendUint32(make([]byte, 4), 1<<28) // 2 GiB announced
-	},
-	"/many-segments": func(uint64) []byte {
-		return append(binary.LittleEndian.AppendUint32(nil, 500), make([]byte, 4096)...)
-	},
-	"/pointer-loop": func(s uint64) []byte {
-		b := frame(s, func(f gen.Frame) { f.NewHead() })
-		// The root pointer is the word after the framing header: make it point at itself (a struct
-		// pointer of offset -1 with one pointer; Cap'n Proto encoding spec, "Structs").
-		binary.LittleEndian.PutUint64(b[8:], uint64(0xfffffffc)|uint64(1)<<48)
-		return b
-	},
-	"/wild-pointer": func(s uint64) []byte {
-		b := frame(s, func(f gen.Frame) { f.NewHead() })
-		binary.LittleEndian.PutUint64(b[8:], uint64(0x7ffffffc)|uint64(1)<<32|uint64(1)<<48)
-		return b
-	},
-	"/silence": nil,
+// well is an honest answer.
+func (w *world) well(stream uint64) error {
+	_, err := w.data.Write(append(head(stream, 200, "content-type\ntext/plain\n", []byte("well")), done(stream, gen.Outcome_ok)...))
+	return err
 }
 
-func flood(s uint64) []byte {
-	out := frame(s, func(f gen.Frame) {
-		h, _ := f.NewHead()
-		h.SetStatus(200)
-		h.SetBodyMode(gen.BodyMode_streamed)
-	})
-	for range 64 { // 4 MiB against a window of a fraction of that
-		out = append(out, chunk(s, make([]byte, 64<<10))...)
-	}
-	return out
-}
-
-func frame(stream uint64, fill func(gen.Frame)) []byte {
-	msg, seg, err := capnp.NewMessage(capnp.SingleSegment(nil))
-	if err != nil {
-		panic(err)
-	}
-	f, err := gen.NewRootFrame(seg)
-	if err != nil {
-		panic(err)
-	}
-	f.SetStream(stream)
-	fill(f)
-	b, err := msg.Marshal()
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
-
-func head(stream uint64, status uint16, headers string, body []byte) []byte {
-	return frame(stream, func(f gen.Frame) {
-		h, _ := f.NewHead()
-		h.SetStatus(status)
-		h.SetHeaders([]byte(headers))
-		h.SetBody(body)
-		h.SetBodyMode(gen.BodyMode_whole)
-	})
-}
-
-func chunk(stream uint64, b []byte) []byte {
-	return frame(stream, func(f gen.Frame) { f.SetChunk(b) })
-}
-
-func done(stream uint64, outcome gen.Outcome) []byte {
-	return frame(stream, func(f gen.Frame) {
-		d, _ := f.NewDone()
-		d.SetOutcome(outcome)
-	})
-}
+// say writes to the data channel. That the gateway has hung up is what a liar expects.
+func (w *world) say(b []byte) bool { _, err := w.data.Write(b); return err == nil }
 
 // frames reads the gateway's frames, which are trusted here.
 type frames struct {
@@ -212,13 +169,23 @@ func (f *frames) next() (gen.Frame, error) {
 	return gen.ReadRootFrame(msg)
 }
 
-// shard answers the control channel as a good shard would.
-type shard struct{}
+// shard answers the control channel as a good shard would, but to tenants whose code says otherwise.
+type shard struct{ w *world }
 
-func (shard) Load(_ context.Context, call gen.Shard_load) error {
+func (s *shard) Load(ctx context.Context, call gen.Shard_load) error {
+	args := call.Args()
+	host := args.Host().AddRef()
+	host.SetFlowLimiter(flowcontrol.NewFixedLimiter(1 << 40)) // who floods does not limit itself
+	s.w.mu.Lock()
+	s.w.hosts[args.Tenant()] = host
+	s.w.mu.Unlock()
+	lie := loadLie(args)
 	res, err := call.AllocResults()
 	if err != nil {
 		return err
+	}
+	if lie != nil {
+		return lie(ctx, res)
 	}
 	result, err := res.NewResult()
 	if err != nil {
@@ -235,16 +202,20 @@ func (shard) Load(_ context.Context, call gen.Shard_load) error {
 	return handlers.Set(0, "fetch")
 }
 
-func (shard) Configure(context.Context, gen.Shard_configure) error { return nil }
+func (s *shard) Configure(context.Context, gen.Shard_configure) error { return nil }
 
-func (shard) CodeCache(_ context.Context, call gen.Shard_codeCache) error {
-	_, err := call.AllocResults()
-	return err
+// CodeCache answers with twice what a control message may hold: only large tenants are asked for one.
+func (s *shard) CodeCache(_ context.Context, call gen.Shard_codeCache) error {
+	res, err := call.AllocResults()
+	if err != nil {
+		return err
+	}
+	return res.SetCache(make([]byte, 2<<20))
 }
 
-func (shard) Evict(context.Context, gen.Shard_evict) error { return nil }
+func (s *shard) Evict(context.Context, gen.Shard_evict) error { return nil }
 
-func (shard) Stats(_ context.Context, call gen.Shard_stats) error {
+func (s *shard) Stats(_ context.Context, call gen.Shard_stats) error {
 	res, err := call.AllocResults()
 	if err != nil {
 		return err
@@ -253,4 +224,4 @@ func (shard) Stats(_ context.Context, call gen.Shard_stats) error {
 	return err
 }
 
-func (shard) Drain(context.Context, gen.Shard_drain) error { return nil }
+func (s *shard) Drain(context.Context, gen.Shard_drain) error { return nil }

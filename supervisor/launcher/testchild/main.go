@@ -36,6 +36,9 @@ func main() {
 	if role == namespaces.Worker {
 		control = os.NewFile(3, "control") // before the seal: Go asks whether it blocks
 	}
+	if role == namespaces.Gateway {
+		early()
+	}
 	if err := lockdown.Seal(); err != nil {
 		fmt.Fprintln(os.Stderr, "testchild:", err)
 		os.Exit(3)
@@ -47,6 +50,16 @@ func main() {
 		bundle()
 	case namespaces.Gateway:
 		gateway()
+	}
+}
+
+// early gives an order before this gateway is sealed, if its boot data says so anywhere.
+func early() {
+	boot := make([]byte, 4096)
+	n, _ := syscall.Pread(4, boot, 0)
+	if n > 0 && strings.Contains(string(boot[:n]), "too-early") {
+		b, _ := orders.Order{Kind: orders.KindReady}.Encode()
+		syscall.Write(3, b[:])
 	}
 }
 
@@ -198,6 +211,25 @@ func (h *host) do(args []string) string {
 		b, _ := hex.DecodeString(args[1])
 		_, err := syscall.Write(3, b)
 		return fmt.Sprint(err)
+	case "flood": // N times the same order, as fast as it goes
+		n, _ := strconv.Atoi(args[1])
+		b, _ := hex.DecodeString(args[2])
+		for i := range n {
+			for {
+				_, err := syscall.Write(3, b)
+				if err == nil {
+					break
+				}
+				if err != syscall.EAGAIN {
+					return fmt.Sprint(i, " ", err)
+				}
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+		return "flooded"
+	case "pass": // an order with a descriptor attached
+		b, _ := hex.DecodeString(args[1])
+		return fmt.Sprint(syscall.Sendmsg(3, b, syscall.UnixRights(2, 2, 2), nil, 0))
 	case "shard":
 		p, err := seccomp.ParseProfile(args[1])
 		if err != nil {
