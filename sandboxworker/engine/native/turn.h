@@ -24,6 +24,7 @@ class TurnScope {
 
   bh_isolate* i_;
   int64_t cpu_start_;
+  CountSmall counting_;
   v8::Locker locker_;
   v8::Isolate::Scope isolate_scope_;
   v8::HandleScope handle_scope_;

@@ -25,13 +25,13 @@ const indentLog = (s, pad) => {
 const printLog = (level, args) => emitLog(level,
   args.length === 1 && typeof args[0] === "string" ? args[0] : inspectUnit.get().formatLog(args));
 
-const labelOf = (label) => (label === undefined ? "default" : `${label}`);
+const labelOf = (label) => (label === undefined ? "default" : toDOMString(label));
 const elapsed = (since) => `${host.now() - since}ms`;
 
 const consoleMethods = {
   assert(condition = false, ...data) {
     if (condition) return;
-    if (data.length > 0 && typeof data[0] === "string") data[0] = `Assertion failed: ${data[0]}`;
+    if (data.length > 0 && typeof data[0] === "string") data[0] = `Assertion failed: ${shown(data[0])}`;
     else { const d = ["Assertion failed:"]; for (let i = 0; i < data.length; i++) ArrayPush(d, data[i]); data = data.length === 0 ? ["Assertion failed"] : d; }
     printLog(LEVEL_ERROR, data);
   },

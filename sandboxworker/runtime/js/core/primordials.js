@@ -95,7 +95,8 @@ const ArrayBufferSlice = uncurry(ArrayBuffer.prototype.slice);
 const ArrayBufferIsView = ArrayBuffer.isView;
 const ArrayBufferDetached = getterOf(ArrayBuffer.prototype, "detached");
 const ArrayBufferResizable = getterOf(ArrayBuffer.prototype, "resizable");
-const ArrayBufferTransfer = uncurry(ArrayBuffer.prototype.transfer);
+const ArrayBufferMaxByteLength = getterOf(ArrayBuffer.prototype, "maxByteLength");
+const RawArrayBufferTransfer = uncurry(ArrayBuffer.prototype.transfer); // use ArrayBufferTransfer of resizable.js
 
 const RegExpSource = getterOf(RegExp.prototype, "source");
 const RegExpFlags = getterOf(RegExp.prototype, "flags");

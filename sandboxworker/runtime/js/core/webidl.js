@@ -15,15 +15,24 @@ const needArgs = (what, got, need) => {
   }
 };
 
+// readable says whether a string may be read. A rope of 2^28 characters costs nothing until its first
+// character is looked at: then V8 makes it flat, and a heap that has no room for it ends the process.
+const LONG_STRING = 1 << 20;
+const readable = (s) => s.length < LONG_STRING || host.readable(s);
+const checkReadable = (s) => {
+  if (s.length >= LONG_STRING && !host.readable(s)) throw new RangeError("The string is too long for this worker's memory limit");
+  return s;
+};
+
 // toDOMString converts to DOMString. A symbol throws TypeError.
-const toDOMString = (v) => (typeof v === "string" ? v : `${v}`);
+const toDOMString = (v) => checkReadable(typeof v === "string" ? v : `${v}`);
 
 // toUSVString converts to a string without lone surrogates.
-const toUSVString = (v) => StringToWellFormed(typeof v === "string" ? v : `${v}`);
+const toUSVString = (v) => StringToWellFormed(toDOMString(v));
 
 // toByteString converts to a string whose characters are bytes; others throw TypeError.
 const toByteString = (v, what) => {
-  const s = typeof v === "string" ? v : `${v}`;
+  const s = toDOMString(v);
   for (let i = 0; i < s.length; i++) {
     if (StringCharCodeAt(s, i) > 255) {
       throw new TypeError(`${what}: cannot convert to a ByteString, the character at index ${i} has a value of ` +

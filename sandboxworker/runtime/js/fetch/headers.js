@@ -9,7 +9,7 @@ const headerValuePlain = /^(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?$/;
 // lowerNames remembers names already checked; bounded, as names come from tenants.
 let lowerNames = new SafeMap();
 const headerName = (v, what) => {
-  const s = typeof v === "string" ? v : toByteString(v, what);
+  const s = typeof v === "string" ? checkReadable(v) : toByteString(v, what);
   const known = lowerNames.get(s);
   if (known !== undefined) return known;
   if (RegExpExec(headerNameToken, s) === null) {
@@ -26,7 +26,7 @@ const headerName = (v, what) => {
 
 const isHTTPSpace = (c) => c === 0x20 || c === 0x09 || c === 0x0a || c === 0x0d;
 const headerValue = (v, what) => {
-  let s = typeof v === "string" ? v : `${v}`;
+  let s = toDOMString(v);
   if (RegExpExec(headerValuePlain, s) !== null) return s;
   s = toByteString(s, what);
   let a = 0, b = s.length;
