@@ -267,6 +267,9 @@ void DefineLazy(const Args& args) {
   if (!args[1]->IsName() || !args[2]->IsFunction()) {
     return ThrowTypeError(iso, "host: defineLazy takes an object, a name and a function");
   }
+  if (args[1]->IsString() && TooLongToRead(bh_isolate::From(iso), args[1].As<v8::String>())) {
+    return ThrowRangeError(iso, "host: the name is too long");
+  }
   v8::Maybe<bool> done = object->SetLazyDataProperty(
       iso->GetCurrentContext(), args[1].As<v8::Name>(), LazyGetter, args[2], v8::DontEnum);
   if (done.IsJust()) args.GetReturnValue().Set(done.FromJust());

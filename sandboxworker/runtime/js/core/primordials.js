@@ -58,6 +58,7 @@ const StringPadEnd = uncurry(String.prototype.padEnd);
 const StringFromCharCode = String.fromCharCode;
 const SymbolIterator = Symbol.iterator;
 const SymbolAsyncIterator = Symbol.asyncIterator;
+const SymbolToPrimitive = Symbol.toPrimitive;
 const SymbolToStringTag = Symbol.toStringTag;
 const SymbolToString = uncurry(Symbol.prototype.toString);
 const RegExpExec = uncurry(RegExp.prototype.exec);

@@ -17,13 +17,16 @@ const ArrayBufferTransfer = (buffer, length = undefined) => (ArrayBufferResizabl
   ? makeResizable(ArrayBufferMaxByteLength(buffer), () => RawArrayBufferTransfer(buffer, length))
   : RawArrayBufferTransfer(buffer, length));
 
+// A length that is a rope of 2^28 characters, or turns itself into one, would end the process.
+const lengthOf = (v) => (isObject(v) || typeof v === "string" ? toNumber(v) : v);
+
 if (typeof host.askResizable === "function") {
   const gated = new Proxy(OriginalArrayBuffer, {
     __proto__: null,
     construct(target, args, newTarget) {
       const options = args[1];
       if (!((typeof options === "object" && options !== null) || typeof options === "function")) {
-        return ReflectConstruct(target, args, newTarget);
+        return ReflectConstruct(target, [lengthOf(args[0])], newTarget);
       }
       let asked = -1;
       // Read where the standard reads it: after the length is converted.
@@ -32,7 +35,7 @@ if (typeof host.askResizable === "function") {
         get maxByteLength() {
           const max = options.maxByteLength;
           if (max === undefined) return undefined;
-          const n = MathTrunc(+max) || 0;
+          const n = MathTrunc(toNumber(max)) || 0;
           host.askResizable(n);
           asked = n;
           return n;
@@ -40,7 +43,7 @@ if (typeof host.askResizable === "function") {
       };
       let buffer;
       try {
-        buffer = ReflectConstruct(target, [args[0], once], newTarget);
+        buffer = ReflectConstruct(target, [lengthOf(args[0]), once], newTarget);
       } catch (error) {
         if (asked >= 0) host.dropResizable(asked);
         throw error;
@@ -56,7 +59,7 @@ if (typeof host.askResizable === "function") {
   hidden(OriginalArrayBuffer.prototype, "transfer", ObjectGetOwnPropertyDescriptor({
     transfer() {
       const length = arguments[0];
-      return ArrayBufferTransfer(this, length);
+      return ArrayBufferTransfer(this, lengthOf(length));
     },
   }, "transfer").value);
 }

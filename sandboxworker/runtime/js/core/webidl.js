@@ -42,12 +42,39 @@ const toByteString = (v, what) => {
   return s;
 };
 
+// toNumber is ECMAScript's ToNumber. What an object turns itself into may be a string, and is looked at
+// before it is read.
+const toNumber = (v) => {
+  const p = isObject(v) ? toPrimitive(v) : v;
+  return typeof p === "string" ? +checkReadable(p) : +p;
+};
+const toPrimitive = (v) => {
+  const exotic = v[SymbolToPrimitive];
+  if (exotic !== undefined && exotic !== null) {
+    if (typeof exotic !== "function") throw new TypeError("Symbol.toPrimitive is not a function.");
+    const p = ReflectApply(exotic, v, ["number"]);
+    if (isObject(p)) throw new TypeError("Cannot convert object to primitive value");
+    return p;
+  }
+  let f = v.valueOf;
+  if (typeof f === "function") {
+    const p = ReflectApply(f, v, []);
+    if (!isObject(p)) return p;
+  }
+  f = v.toString;
+  if (typeof f === "function") {
+    const p = ReflectApply(f, v, []);
+    if (!isObject(p)) return p;
+  }
+  throw new TypeError("Cannot convert object to primitive value");
+};
+
 // toUnsignedShort is [unsigned short] without attributes: modulo 2^16.
-const toUnsignedShort = (v) => (+v) & 0xffff;
+const toUnsignedShort = (v) => toNumber(v) & 0xffff;
 
 // toEnforced is [EnforceRange] unsigned long long (or up to max).
 const toEnforced = (v, what, max = 9007199254740991) => {
-  const n = +v;
+  const n = toNumber(v);
   if (!NumberIsFinite(n)) throw new TypeError(`${what} is not a finite number.`);
   const t = MathTrunc(n) + 0;
   if (t < 0 || t > max) throw new TypeError(`${what} is outside the accepted range 0 to ${max}.`);
