@@ -113,6 +113,10 @@ type Isolate struct {
 	// mu keeps Terminate and Usage of other threads off an isolate that is being disposed of.
 	mu   sync.Mutex
 	gone bool // guarded by mu
+
+	// outputs counts what the native buffer has held, so that a Turn knows when its records are gone.
+	// Used only by the thread that runs the isolate.
+	outputs uint64
 }
 
 // Load gives the isolate its tenant, compiles and evaluates its code. Once.
@@ -125,7 +129,7 @@ func (i *Isolate) Load(b Bundle, env []EnvVar, lim Limits, nowMs float64) (LoadO
 	for _, v := range env {
 		i.native.AddEnv(v.Name, v.JSON, v.Value)
 	}
-	t := turn(i.native.Load(nowMs, b.Main))
+	t := i.turn(i.native.Load(nowMs, b.Main))
 	var out LoadOutcome
 	for r := range t.all() {
 		switch uint8(r.Kind) {
@@ -149,35 +153,35 @@ func (i *Isolate) CodeCache() []byte { return i.native.CodeCache() }
 
 // Request starts an invocation.
 func (i *Isolate) Request(nowMs float64, r Request) Turn {
-	return turn(i.native.Request(nowMs, r.Inv, r.Method, r.URL, r.Headers, uint8(r.BodyMode), r.Body, r.RequestID, r.Attempt))
+	return i.turn(i.native.Request(nowMs, r.Inv, r.Method, r.URL, r.Headers, uint8(r.BodyMode), r.Body, r.RequestID, r.Attempt))
 }
 
 // Chunk delivers bytes of a request body.
 func (i *Isolate) Chunk(nowMs float64, inv uint32, data []byte) Turn {
-	return turn(i.native.Chunk(nowMs, inv, data))
+	return i.turn(i.native.Chunk(nowMs, inv, data))
 }
 
 // End says that a request body is complete.
-func (i *Isolate) End(nowMs float64, inv uint32) Turn { return turn(i.native.End(nowMs, inv)) }
+func (i *Isolate) End(nowMs float64, inv uint32) Turn { return i.turn(i.native.End(nowMs, inv)) }
 
 // Abort tells an invocation that its client left, or that its body failed or is not wanted.
 // reason is a gen.Abort_Reason.
 func (i *Isolate) Abort(nowMs float64, inv uint32, reason uint8, msg string) Turn {
-	return turn(i.native.Abort(nowMs, inv, reason, msg))
+	return i.turn(i.native.Abort(nowMs, inv, reason, msg))
 }
 
 // Window grants n more bytes of a response body.
 func (i *Isolate) Window(nowMs float64, inv uint32, n uint32) Turn {
-	return turn(i.native.Window(nowMs, inv, n))
+	return i.turn(i.native.Window(nowMs, inv, n))
 }
 
 // Timer runs the timers due at or before nominalMs, which becomes the clock, as far as they belong
 // to the invocation of the first; for the others the turn asks to be called again.
-func (i *Isolate) Timer(nominalMs float64) Turn { return turn(i.native.Timer(nominalMs)) }
+func (i *Isolate) Timer(nominalMs float64) Turn { return i.turn(i.native.Timer(nominalMs)) }
 
 // OpResult answers the operation of an Op record.
 func (i *Isolate) OpResult(nowMs float64, op uint32, ok bool, meta string, data []byte) Turn {
-	return turn(i.native.OpResult(nowMs, op, ok, meta, data))
+	return i.turn(i.native.OpResult(nowMs, op, ok, meta, data))
 }
 
 // Done says that t, the last turn, has been read: its records are gone. A large output is given
@@ -185,6 +189,7 @@ func (i *Isolate) OpResult(nowMs float64, op uint32, ok bool, meta string, data 
 func (i *Isolate) Done(t *Turn) {
 	if len(t.out) > keepOutput {
 		i.native.DropOutput()
+		i.outputs++
 	}
 	t.out = nil
 }
@@ -214,9 +219,13 @@ func (i *Isolate) Usage() Usage {
 // the kernel. It is for the thread that would otherwise run a turn, takes 1 to 2 ms of CPU with a
 // small heap, and forbids no turn: the next one is some 0.1 ms slower. The tenant cannot observe
 // it (its FinalizationRegistry callbacks wait for I/O). The output of the last turn is gone.
-func (i *Isolate) Trim() { i.native.Trim() }
+func (i *Isolate) Trim() {
+	i.native.Trim()
+	i.outputs++
+}
 
-// Dispose gives everything back. No turn may be running, and none may follow.
+// Dispose gives everything back. No turn may be running; one that follows ends Fatal, whatever it
+// brings: an answer that came too late, a timer.
 func (i *Isolate) Dispose() {
 	i.mu.Lock()
 	if i.gone {
@@ -224,12 +233,18 @@ func (i *Isolate) Dispose() {
 		return
 	}
 	i.gone = true
+	gone := i.native
+	i.native = native.Isolate{}
 	i.mu.Unlock()
-	i.native.Dispose()
+	i.outputs++
+	gone.Dispose()
 }
 
-func turn(n native.Turn) Turn {
+func (i *Isolate) turn(n native.Turn) Turn {
+	i.outputs++
 	return Turn{
+		of: i, output: i.outputs,
+
 		Status:      TurnStatus(n.Status),
 		Reason:      Reason(n.Reason),
 		CPU:         time.Duration(n.CPUNanos),

@@ -45,7 +45,9 @@ type Turn struct {
 	// NextTimerInv is the invocation that call will run for, 0: none. The tenant's word.
 	NextTimerInv uint32
 
-	out []byte
+	out    []byte
+	of     *Isolate
+	output uint64 // which of its outputs
 }
 
 // keepOutput is how much output an isolate keeps until its next turn overwrites it.
@@ -97,10 +99,14 @@ func (t *Turn) Records() iter.Seq[Record] {
 }
 
 // all decodes the native buffer. It is written by our own code: a length that does not fit is a
-// bug there, and ends the process rather than read past it.
+// bug there, and ends the process rather than read past it. So does reading it too late: the memory
+// may be another tenant's by then.
 func (t *Turn) all() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
 		for b := t.out; len(b) > 0; {
+			if t.of.outputs != t.output {
+				panic("BUG: a turn's records are read after the isolate's next turn")
+			}
 			n1 := uint64(binary.LittleEndian.Uint32(b[16:]))
 			n2 := uint64(binary.LittleEndian.Uint32(b[20:]))
 			end := native.RecordSize + n1 + n2

@@ -19,7 +19,7 @@ type unit struct {
 // names it; functions may name anything.
 var units = []unit{
 	{"", []string{
-		"core/primordials.js", "core/fifo.js", "core/webidl.js", "core/domexception.js", "core/report.js",
+		"core/primordials.js", "core/resizable.js", "core/fifo.js", "core/webidl.js", "core/domexception.js", "core/report.js",
 		"encoding/base64.js", "rpc/captures.js",
 	}},
 	{"eventsUnit", []string{"events/event.js", "events/target.js", "events/abort.js", "events/exports.js"}},

@@ -20,8 +20,8 @@ struct bh_allocator final : public v8::ArrayBuffer::Allocator {
   v8::PageAllocator* GetPageAllocator() override;
 
   // Reserve `length` bytes of the cap, or refuse. Also for memory of our own that is the tenant's
-  // doing, so that one cap holds for all of it.
-  bool Take(size_t length);
+  // doing, so that one cap holds for all of it. `always`: whatever the cap.
+  bool Take(size_t length, bool always = false);
   void Give(size_t length) { used_.fetch_sub(length, std::memory_order_relaxed); }
 
   void SetCap(uint64_t bytes) { cap_.store(bytes, std::memory_order_relaxed); }

@@ -1,5 +1,6 @@
 #include "blocks.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <cstdlib>
@@ -29,6 +30,11 @@ struct Block {
 thread_local bool making = false;
 thread_local size_t made = 0;
 thread_local Block blocks[kMost];
+
+// Where this thread counts small pieces, or null.
+thread_local int64_t* counted = nullptr;
+constexpr size_t kSmallPiece = 1024;
+constexpr size_t kMallocHeader = 8;
 
 // Owned blocks of all isolates, by address. Process-global because operator delete is not told
 // whose block it frees. Owned blocks, and no others that operator new gives, begin at a page.
@@ -75,7 +81,13 @@ void DropZerosIn(uintptr_t at, size_t size) {
 #ifndef __SANITIZE_ADDRESS__
 
 void* New(size_t size) {
-  if (!making || size < kNoted || made == kMost) return malloc(size == 0 ? 1 : size);
+  if (!making || size < kNoted || made == kMost) {
+    void* p = malloc(size == 0 ? 1 : size);
+    if (counted != nullptr && size <= kSmallPiece && p != nullptr) {
+      *counted += static_cast<int64_t>(malloc_usable_size(p) + kMallocHeader);
+    }
+    return p;
+  }
   void* p = size < kOwned ? malloc(size) : aligned_alloc(kPage, (size + 15) & ~size_t{15});
   if (p != nullptr) blocks[made++] = {reinterpret_cast<uintptr_t>(p), size};
   return p;
@@ -83,6 +95,10 @@ void* New(size_t size) {
 
 void Delete(void* p) {
   auto at = reinterpret_cast<uintptr_t>(p);
+  if (counted != nullptr && p != nullptr) {
+    size_t size = malloc_usable_size(p);
+    if (size <= kSmallPiece) *counted -= static_cast<int64_t>(size + kMallocHeader);
+  }
   // A block that is freed belongs to somebody else.
   if (making) {
     for (size_t n = 0; n < made; n++) {
@@ -121,6 +137,10 @@ void Blocks::Each(const std::function<void(uintptr_t, size_t)>& f) {
     if (it != owned().size.end()) f(at, it->second);
   }
 }
+
+CountSmall::CountSmall(int64_t* count) : before_(counted) { counted = count; }
+
+CountSmall::~CountSmall() { counted = before_; }
 
 BlocksBeingMade::BlocksBeingMade(Blocks* blocks) : blocks_(blocks) {
   making = true;

@@ -30,6 +30,19 @@ class Blocks {
   std::vector<uintptr_t> at_;  // keys of the table of all blocks in blocks.cc
 };
 
+// While one of these lives, small pieces that this thread takes from operator new are added to a count,
+// and what it frees is taken off.
+class CountSmall {
+ public:
+  explicit CountSmall(int64_t* count);
+  ~CountSmall();
+  CountSmall(const CountSmall&) = delete;
+  CountSmall& operator=(const CountSmall&) = delete;
+
+ private:
+  int64_t* before_;
+};
+
 // While one of these lives, what this thread gets from operator new is noted: the large blocks in
 // `blocks`. When it goes, the zeros in all that is still there are dropped: nobody but this thread
 // has seen it yet.

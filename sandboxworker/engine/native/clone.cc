@@ -146,6 +146,9 @@ bool Collect(v8::Isolate* iso, v8::Local<v8::Context> context, v8::Local<v8::Val
 void StructuredClone(const Args& args) {
   v8::Isolate* iso = args.GetIsolate();
   v8::Local<v8::Context> context = iso->GetCurrentContext();
+  if (args[0]->IsString() && TooLongToRead(bh_isolate::From(iso), args[0].As<v8::String>())) {
+    return ThrowDataClone(iso, OneByte(iso, "The string is too long for this worker's memory limit"));
+  }
   std::vector<v8::Local<v8::ArrayBuffer>> transfer;
   if (!Collect(iso, context, args[1], &transfer)) return;
 
@@ -163,6 +166,14 @@ void StructuredClone(const Args& args) {
   if (!serializer.WriteValue(context, args[0]).To(&written) || !written) return;
   std::pair<uint8_t*, size_t> bytes = serializer.Release();
   std::unique_ptr<uint8_t, Freer> owned(bytes.first);
+
+  // Only in an isolate that has had any, for the bytes do not tell a tag from a letter.
+  bh_isolate* i = bh_isolate::From(iso);
+  size_t resizable = i->resizables_made ? MostResizable({reinterpret_cast<char*>(bytes.first), bytes.second}) : 0;
+  constexpr size_t kMostResizable = 2048;
+  if (resizable > kMostResizable) {
+    return ThrowDataClone(iso, OneByte(iso, "Too many resizable buffers, or text that looks like them"));
+  }
 
   // First all checks, then all detaching: a refused clone leaves the buffers alone.
   for (auto& buffer : transfer) {
@@ -188,11 +199,18 @@ void StructuredClone(const Args& args) {
   for (size_t n = 0; n < transfer.size(); n++) {
     std::shared_ptr<v8::BackingStore> store = transfer[n]->GetBackingStore();
     if (transfer[n]->Detach(v8::Local<v8::Value>()).IsNothing()) return;
-    deserializer.TransferArrayBuffer(static_cast<uint32_t>(n),
-                                     v8::ArrayBuffer::New(iso, std::move(store)));
+    v8::Local<v8::ArrayBuffer> moved = v8::ArrayBuffer::New(iso, std::move(store));
+    deserializer.TransferArrayBuffer(static_cast<uint32_t>(n), moved);
+    // Counted even if nothing refers to it; the one it was counted as is empty, and soon collected.
+    if (moved->IsResizableByUserJavaScript()) KeepCount(i, moved);
   }
   v8::Local<v8::Value> out;
-  if (deserializer.ReadValue(context).ToLocal(&out)) args.GetReturnValue().Set(out);
+  if (!deserializer.ReadValue(context).ToLocal(&out)) return;
+  if (resizable > 0 && !CountResizable(i, context, out)) {
+    if (iso->HasPendingException()) return;
+    return ThrowDataClone(iso, OneByte(iso, "Too many resizable buffers"));
+  }
+  args.GetReturnValue().Set(out);
 }
 
 // setDataCloneError(fn): fn(message) makes the DOMException this file throws.

@@ -96,6 +96,7 @@ void Respond(const Args& args) {
   bh_record head = Head(BH_HEAD, inv);
   head.status = static_cast<uint16_t>(status);
   head.mode = static_cast<uint8_t>(mode);
+  if (static_cast<size_t>(headers->Length()) > i->out.most()) return ThrowFull(iso);
   std::string flat = Latin1(iso, headers);
   bool fits = false;
   if (args[4]->IsUndefined()) {
@@ -218,6 +219,8 @@ void Op(const Args& args) {
   bh_record r = Head(BH_OP, inv);
   r.a = code;
   r.id = id;
+  // Looked at before it is copied: what does not fit the output would be held twice for nothing.
+  if (meta->Utf8LengthV2(iso) > bh_isolate::From(iso)->out.most()) return ThrowFull(iso);
   bool fits;
   std::string text = ToUtf8(iso, meta);
   if (args[4]->IsUndefined()) {
@@ -228,6 +231,15 @@ void Op(const Args& args) {
     fits = bh_isolate::From(iso)->out.Append(r, text, ViewBytes(data).view());
   }
   if (!fits) ThrowFull(iso);
+}
+
+// readable(string): whether the host would read it. The runtime asks before it does so itself.
+void Readable(const Args& args) {
+  if (!args[0]->IsString()) {
+    return ThrowTypeError(args.GetIsolate(), "host: a string was expected");
+  }
+  args.GetReturnValue().Set(
+      !TooLongToRead(bh_isolate::From(args.GetIsolate()), args[0].As<v8::String>()));
 }
 
 void GetContext(const Args& args) {
@@ -255,6 +267,9 @@ void DefineLazy(const Args& args) {
   if (!args[1]->IsName() || !args[2]->IsFunction()) {
     return ThrowTypeError(iso, "host: defineLazy takes an object, a name and a function");
   }
+  if (args[1]->IsString() && TooLongToRead(bh_isolate::From(iso), args[1].As<v8::String>())) {
+    return ThrowRangeError(iso, "host: the name is too long");
+  }
   v8::Maybe<bool> done = object->SetLazyDataProperty(
       iso->GetCurrentContext(), args[1].As<v8::Name>(), LazyGetter, args[2], v8::DontEnum);
   if (done.IsJust()) args.GetReturnValue().Set(done.FromJust());
@@ -272,7 +287,7 @@ v8::Local<v8::Object> MakeHost(v8::Isolate* iso, v8::Local<v8::Context> c) {
       {"abort", Abort},     {"credit", Credit},         {"refuse", Refuse},
       {"finish", Finish},   {"log", Log},               {"timer", Timer},
       {"now", Now},         {"op", Op},                 {"getContext", GetContext},
-      {"setContext", SetContext}, {"defineLazy", DefineLazy},
+      {"setContext", SetContext}, {"defineLazy", DefineLazy}, {"readable", Readable},
   };
   for (const auto& f : functions) SetFunction(iso, c, host, f.name, f.callback);
   InstallTextFunctions(iso, c, host);
@@ -280,6 +295,7 @@ v8::Local<v8::Object> MakeHost(v8::Isolate* iso, v8::Local<v8::Context> c) {
   InstallCloneFunctions(iso, c, host);
   InstallUrlFunctions(iso, c, host);
   InstallUrlPatternFunctions(iso, c, host);
+  InstallResizableFunctions(iso, c, host);
   return host;
 }
 

@@ -27,6 +27,8 @@
 #include "native.h"
 #include "v8.h"
 
+struct bh_isolate;
+
 namespace bulkhead {
 
 // Functions the runtime hands back from its bootstrap, in the order of kHandlerNames.
@@ -50,6 +52,7 @@ class Output {
   const uint8_t* data() const { return bytes_.data(); }
   size_t size() const { return bytes_.size(); }
   size_t capacity() const { return bytes_.capacity(); }
+  size_t most() const { return most_ + kReserveBytes; }  // that any one record may take
   // At most half of a tenant's memory may be output that is not read yet.
   void Limit(uint64_t memory) {
     if (memory > 0 && memory / 2 < most_) most_ = static_cast<size_t>(memory / 2);
@@ -57,7 +60,6 @@ class Output {
 
  private:
   void Grow(size_t size);
-
 
   // The runtime sends at most a window at once; only logs and operations can get anywhere near.
   static constexpr size_t kMaxBytes = 32u << 20;
@@ -83,6 +85,14 @@ struct PendingRejection {
   v8::Global<v8::Promise> promise;
   v8::Global<v8::Value> reason;
   v8::Global<v8::Value> context;
+};
+
+// A resizable ArrayBuffer that lives (resizable.cc).
+struct Resizable {
+  bh_isolate* owner;
+  size_t at;     // in owner->resizables
+  uint64_t max;  // bytes
+  v8::Global<v8::ArrayBuffer> buffer;  // weak
 };
 
 struct EnvEntry {
@@ -129,6 +139,17 @@ struct bh_isolate {
   std::vector<bulkhead::PendingRejection> unhandled;
   std::vector<bulkhead::PendingRejection> handled_later;
 
+  std::vector<std::unique_ptr<bulkhead::Resizable>> resizables;
+  size_t resizables_asked = 0;    // allowed and not made yet
+  uint64_t resizable_space = 0;   // bytes of address space of all of them
+  bool resizables_made = false;   // ever
+
+  // What V8 has taken from operator new in small pieces while the tenant ran, less what it gave back:
+  // the descriptions of buffers, which are several times the size of a small buffer. May be below zero,
+  // as some of it is older than the first turn.
+  int64_t native_bytes = 0;
+  uint64_t native_checked = 0;    // native and buffer bytes when they last led to a collection
+
   std::mutex turn_mu;      // guards in_turn and, with it, whether a termination may be requested
   bool in_turn = false;    // guarded by turn_mu; written by the thread that has the isolate
   std::atomic<uint8_t> reason{0};
@@ -140,16 +161,19 @@ struct bh_isolate {
     return static_cast<bh_isolate*>(iso->GetData(0));
   }
   bool stopping() const { return reason.load(std::memory_order_relaxed) != BH_REASON_NONE; }
-  // Ask V8 to unwind the running turn, from the thread that runs it.
+  // Ask V8 to unwind the running turn, from the thread that runs it. Between turns (a collection of
+  // Trim finds the tenant over its limit) nothing is asked: it would stop whatever comes next. The next
+  // turn measures for itself.
   void StopForMemory();
   // What this layer holds for the tenant.
   uint64_t OwnBytes() const { return out.capacity() + bundle_bytes; }
   // Bytes outside the heap, given V8's own count of them.
   uint64_t ExternalBytes(uint64_t counted) const {
-    return std::max(counted, allocator->used()) + OwnBytes();
+    return std::max(counted, allocator->used()) + OwnBytes() + NativeBytes();
   }
   // Give back what of V8's memory can be written anew. Nobody may enter before the next Held.
   void Sleep();
+  uint64_t NativeBytes() const { return native_bytes > 0 ? static_cast<uint64_t>(native_bytes) : 0; }
   // Refresh the usage figures; true when the tenant is over its limit.
   bool MeasureMemory();
 };
@@ -177,9 +201,13 @@ v8::Local<v8::String> Utf8(v8::Isolate* iso, std::string_view s);
 std::string ToUtf8(v8::Isolate* iso, v8::Local<v8::String> s);
 // The first `most` bytes of it, cut at a character.
 std::string Shortened(v8::Isolate* iso, v8::Local<v8::String> s, size_t most);
+// Whether `bytes` more on V8's heap leave it within its limit. What is asked for in one piece and does
+// not fit ends the process: V8 asks NearHeapLimit once, and that gives a fixed step. Collects garbage
+// before it says no.
+bool HasRoom(bh_isolate* i, uint64_t bytes);
 // Reading a string flattens it: one of 512 MB built by repeat() costs nothing until then, and would
 // take V8 past its heap, and with it the process. Nobody here reads one for which this is true.
-bool TooLongToRead(const bh_isolate* i, v8::Local<v8::String> s);
+bool TooLongToRead(bh_isolate* i, v8::Local<v8::String> s);
 // A fresh Uint8Array that owns a copy; empty, without an exception, when memory is refused.
 v8::MaybeLocal<v8::Uint8Array> Bytes(v8::Isolate* iso, const void* data, size_t len);
 
@@ -235,6 +263,15 @@ v8::Local<v8::Object> MakeHost(v8::Isolate* iso, v8::Local<v8::Context> context)
 void InstallTextFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
 void InstallValueFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
 void InstallCloneFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
+void InstallResizableFunctions(v8::Isolate* iso, v8::Local<v8::Context> c,
+                               v8::Local<v8::Object> host);
+// Counts a resizable buffer until it is collected.
+void KeepCount(bh_isolate* i, v8::Local<v8::ArrayBuffer> buffer);
+// How many resizable buffers serialized bytes can hold at most.
+size_t MostResizable(std::string_view serialized);
+// Counts the resizable buffers in what a deserializer made. False: there are too many, or an exception
+// is pending.
+bool CountResizable(bh_isolate* i, v8::Local<v8::Context> context, v8::Local<v8::Value> clone);
 void InstallUrlFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
 void InstallUrlPatternFunctions(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> host);
 void SetFunction(v8::Isolate* iso, v8::Local<v8::Context> c, v8::Local<v8::Object> target,

@@ -44,9 +44,21 @@ std::string ToUtf8(v8::Isolate* iso, v8::Local<v8::String> s) {
   return out;
 }
 
-bool TooLongToRead(const bh_isolate* i, v8::Local<v8::String> s) {
+bool HasRoom(bh_isolate* i, uint64_t bytes) {
+  constexpr uint64_t kSmall = 1u << 20;  // V8's own slack is larger
+  if (bytes <= kSmall) return true;
+  v8::HeapStatistics hs;
+  i->iso->GetHeapStatistics(&hs);
+  if (hs.used_heap_size() + bytes <= hs.heap_size_limit()) return true;
+  i->iso->LowMemoryNotification();
+  i->iso->GetHeapStatistics(&hs);
+  return hs.used_heap_size() + bytes <= hs.heap_size_limit();
+}
+
+bool TooLongToRead(bh_isolate* i, v8::Local<v8::String> s) {
+  auto length = static_cast<uint64_t>(s->Length());
   uint64_t limit = i->memory_limit == 0 ? i->heap_max : std::min(i->memory_limit, i->heap_max);
-  return static_cast<uint64_t>(s->Length()) > limit / 4;
+  return length > limit / 4 || !HasRoom(i, s->IsOneByte() ? length : 2 * length);
 }
 
 std::string Shortened(v8::Isolate* iso, v8::Local<v8::String> s, size_t most) {

@@ -183,8 +183,9 @@ void Load(bh_isolate* i, v8::Local<v8::Context> context, const std::string& main
       v8::Local<v8::Value> item;
       if (!list->Get(context, n).ToLocal(&item)) return;
       if (!item->IsString()) continue;
+      if (TooLongToRead(i, item.As<v8::String>())) continue;
       if (!joined.empty()) joined += '\n';
-      joined += ToUtf8(iso, item.As<v8::String>());
+      joined += Shortened(iso, item.As<v8::String>(), 64);
     }
   }
   bh_record r{};

@@ -78,7 +78,8 @@ const HeapOvershoot = C.BH_HEAP_OVERSHOOT
 // RecordSize is the size of a record's header in bytes.
 const RecordSize = C.sizeof_bh_record
 
-// Isolate is the native half of an isolate. The zero value is none.
+// Isolate is the native half of an isolate. The zero value is none: its turns end Fatal, and nothing else
+// it is asked does anything.
 type Isolate struct{ p *C.bh_isolate }
 
 // Turn is the result of one turn. Out is memory of the isolate.
@@ -143,7 +144,11 @@ func (i Isolate) Bootstrap(memoryLimit uint64) error {
 func (i Isolate) MakeCodeCache() error { return message(C.bh_make_code_cache(i.p)) }
 
 // Trim collects garbage and gives spare memory back to the kernel.
-func (i Isolate) Trim() { C.bh_trim(i.p) }
+func (i Isolate) Trim() {
+	if i.p != nil {
+		C.bh_trim(i.p)
+	}
+}
 
 // DormantCheck is for tests: bytes that Trim gives back of V8's own memory, and in how many ranges they
 // are written anew wrongly.
@@ -158,41 +163,63 @@ func (i Isolate) Dispose() { C.bh_isolate_dispose(i.p) }
 
 // Terminate stops the turn that runs and reports whether there was one. Any thread.
 func (i Isolate) Terminate(reason uint8) bool {
-	return C.bh_terminate(i.p, C.uint8_t(reason)) != 0
+	return i.p != nil && C.bh_terminate(i.p, C.uint8_t(reason)) != 0
 }
 
 // Usage returns bytes on the heap, bytes outside it, and the limit of their sum. Any thread.
 func (i Isolate) Usage() (heap, external, limit uint64) {
+	if i.p == nil {
+		return 0, 0, 0
+	}
 	var u C.bh_usage_t
 	C.bh_usage(i.p, &u)
 	return uint64(u.heap_bytes), uint64(u.external_bytes), uint64(u.limit_bytes)
 }
 
 // DropOutput wipes and gives back the output of the last turn.
-func (i Isolate) DropOutput() { C.bh_drop_output(i.p) }
+func (i Isolate) DropOutput() {
+	if i.p != nil {
+		C.bh_drop_output(i.p)
+	}
+}
 
 // SetLimits is called once, before Load.
 func (i Isolate) SetLimits(memory uint64, eval, wasm bool, timers, pending uint32) {
+	if i.p == nil {
+		return
+	}
 	C.bh_set_limits(i.p, C.uint64_t(memory), flag(eval), flag(wasm), C.uint32_t(timers), C.uint32_t(pending))
 }
 
 // AddModule adds a module of the bundle. kind is a gen.Module_Kind.
 func (i Isolate) AddModule(name string, kind uint8, code []byte) {
+	if i.p == nil {
+		return
+	}
 	C.bh_add_module(i.p, stringPtr(name), C.size_t(len(name)), C.uint8_t(kind), bytesPtr(code), C.size_t(len(code)))
 }
 
 // AddEnv adds a variable of the tenant's env.
 func (i Isolate) AddEnv(name string, json bool, value string) {
+	if i.p == nil {
+		return
+	}
 	C.bh_add_env(i.p, stringPtr(name), C.size_t(len(name)), flag(json), stringPtr(value), C.size_t(len(value)))
 }
 
 // AddCodeCache offers a code cache of the modules that were added.
 func (i Isolate) AddCodeCache(blob []byte) {
+	if i.p == nil {
+		return
+	}
 	C.bh_add_code_cache(i.p, bytesPtr(blob), C.size_t(len(blob)))
 }
 
 // CodeCache returns the code cache of what is compiled now, nil for none.
 func (i Isolate) CodeCache() []byte {
+	if i.p == nil {
+		return nil
+	}
 	var n C.size_t
 	p := C.bh_code_cache(i.p, &n)
 	if p == nil {
@@ -207,11 +234,17 @@ func (i Isolate) CachedModules() int { return int(C.bh_cached_modules(i.p)) }
 
 // Load compiles and starts the bundle that was added.
 func (i Isolate) Load(nowMs float64, main string) Turn {
+	if i.p == nil {
+		return gone
+	}
 	return turn(C.bh_load(i.p, C.double(nowMs), stringPtr(main), C.size_t(len(main))))
 }
 
 // Request starts an invocation.
 func (i Isolate) Request(nowMs float64, inv uint32, method, url string, headers []byte, mode uint8, body []byte, requestID string, attempt uint8) Turn {
+	if i.p == nil {
+		return gone
+	}
 	return turn(C.bh_request(i.p, C.double(nowMs), C.uint32_t(inv),
 		stringPtr(method), C.size_t(len(method)), stringPtr(url), C.size_t(len(url)),
 		bytesPtr(headers), C.size_t(len(headers)), C.uint8_t(mode), bytesPtr(body), C.size_t(len(body)),
@@ -220,33 +253,54 @@ func (i Isolate) Request(nowMs float64, inv uint32, method, url string, headers 
 
 // Chunk delivers bytes of a request body.
 func (i Isolate) Chunk(nowMs float64, inv uint32, data []byte) Turn {
+	if i.p == nil {
+		return gone
+	}
 	return turn(C.bh_chunk(i.p, C.double(nowMs), C.uint32_t(inv), bytesPtr(data), C.size_t(len(data))))
 }
 
 // End says that a request body is complete.
 func (i Isolate) End(nowMs float64, inv uint32) Turn {
+	if i.p == nil {
+		return gone
+	}
 	return turn(C.bh_end(i.p, C.double(nowMs), C.uint32_t(inv)))
 }
 
 // Abort says that the client left or a body failed. reason is a gen.Abort_Reason.
 func (i Isolate) Abort(nowMs float64, inv uint32, reason uint8, msg string) Turn {
+	if i.p == nil {
+		return gone
+	}
 	return turn(C.bh_abort(i.p, C.double(nowMs), C.uint32_t(inv), C.uint8_t(reason), stringPtr(msg), C.size_t(len(msg))))
 }
 
 // Window grants n more bytes of a response body.
 func (i Isolate) Window(nowMs float64, inv uint32, n uint32) Turn {
+	if i.p == nil {
+		return gone
+	}
 	return turn(C.bh_window(i.p, C.double(nowMs), C.uint32_t(inv), C.uint32_t(n)))
 }
 
 // Timer runs what is due at or before nominalMs.
 func (i Isolate) Timer(nominalMs float64) Turn {
+	if i.p == nil {
+		return gone
+	}
 	return turn(C.bh_timer(i.p, C.double(nominalMs)))
 }
 
 // OpResult answers an operation.
 func (i Isolate) OpResult(nowMs float64, op uint32, ok bool, meta string, data []byte) Turn {
+	if i.p == nil {
+		return gone
+	}
 	return turn(C.bh_op_result(i.p, C.double(nowMs), C.uint32_t(op), flag(ok), stringPtr(meta), C.size_t(len(meta)), bytesPtr(data), C.size_t(len(data))))
 }
+
+// gone is the turn of an isolate that is none.
+var gone = Turn{Status: Fatal, NextTimerMs: -1}
 
 func turn(t *C.bh_turn) Turn {
 	return Turn{

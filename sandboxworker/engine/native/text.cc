@@ -113,12 +113,15 @@ void Utf8Decode(const Args& args) {
   if (!args[2]->IsTrue() && bytes.size() >= 3 && std::memcmp(bytes.data(), "\xEF\xBB\xBF", 3) == 0) {
     bytes.remove_prefix(3);
   }
-  if (bytes.size() > static_cast<size_t>(v8::String::kMaxLength)) {
+  bool ascii = IsAscii(bytes);
+  // Each byte may become one character of two bytes.
+  if (bytes.size() > static_cast<size_t>(v8::String::kMaxLength) ||
+      !HasRoom(bh_isolate::From(iso), ascii ? bytes.size() : 2 * bytes.size())) {
     return ThrowRangeError(iso, "The decoded string would be too long");
   }
   v8::Local<v8::String> out;
   bool made;
-  if (IsAscii(bytes)) {
+  if (ascii) {
     made = v8::String::NewFromOneByte(iso, reinterpret_cast<const uint8_t*>(bytes.data()),
                                       v8::NewStringType::kNormal, static_cast<int>(bytes.size()))
                .ToLocal(&out);
@@ -142,6 +145,7 @@ void Latin1Decode(const Args& args) {
   std::string_view bytes = contents.view();
   v8::Local<v8::String> out;
   if (bytes.size() > static_cast<size_t>(v8::String::kMaxLength) ||
+      !HasRoom(bh_isolate::From(iso), bytes.size()) ||
       !v8::String::NewFromOneByte(iso, reinterpret_cast<const uint8_t*>(bytes.data()),
                                   v8::NewStringType::kNormal, static_cast<int>(bytes.size()))
            .ToLocal(&out)) {

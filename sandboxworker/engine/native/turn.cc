@@ -4,6 +4,7 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -17,56 +18,95 @@ int64_t ThreadCpuNanos() {
 
 namespace {
 
-// Whether V8's text about an error would be too long to make: it joins the error's name and message.
-// Own data properties are looked at, nothing of the tenant's is called.
+// The data property `name` of an object or of what it inherits from; empty when there is none, or an
+// accessor or a proxy stands before it. Nothing of the tenant's is called.
+v8::MaybeLocal<v8::Value> DataProperty(v8::Isolate* iso, v8::Local<v8::Context> context,
+                                       v8::Local<v8::Value> object, const char* name) {
+  constexpr int kMostHops = 10'000;
+  v8::Local<v8::String> key = OneByte(iso, name), value_key = OneByte(iso, "value");
+  for (int hop = 0; hop < kMostHops && object->IsObject() && !object->IsProxy(); hop++) {
+    v8::Local<v8::Value> found, value;
+    if (!object.As<v8::Object>()->GetOwnPropertyDescriptor(context, key).ToLocal(&found)) return {};
+    if (found->IsObject()) {
+      if (!found.As<v8::Object>()->HasOwnProperty(context, value_key).FromMaybe(false)) return {};
+      return found.As<v8::Object>()->Get(context, value_key);
+    }
+    object = object.As<v8::Object>()->GetPrototypeV2();
+  }
+  return {};
+}
+
+// Whether V8's text about an error would be too long to make: it joins the error's name and message,
+// wherever they come from, and aborts when the two are longer than any string may be.
 bool TextTooLong(bh_isolate* i, v8::Local<v8::Context> context, v8::Local<v8::Value> error) {
-  if (error.IsEmpty()) return false;
   if (error->IsString()) return TooLongToRead(i, error.As<v8::String>());
-  if (!error->IsNativeError()) return false;
   v8::Isolate* iso = i->iso;
+  if (error->IsSymbol()) {
+    v8::Local<v8::Value> said = error.As<v8::Symbol>()->Description(iso);
+    return said->IsString() && TooLongToRead(i, said.As<v8::String>());
+  }
+  if (!error->IsObject()) return false;
   v8::TryCatch ignored(iso);
   for (const char* name : {"message", "name"}) {
-    v8::Local<v8::Value> found, value;
-    v8::Local<v8::String> key = OneByte(iso, "value");
-    if (!error.As<v8::Object>()
-             ->GetOwnPropertyDescriptor(context, OneByte(iso, name)).ToLocal(&found) ||
-        !found->IsObject() ||
-        !found.As<v8::Object>()->HasOwnProperty(context, key).FromMaybe(false) ||
-        !found.As<v8::Object>()->Get(context, key).ToLocal(&value)) {
-      continue;
-    }
+    v8::HandleScope scope(iso);
+    v8::Local<v8::Value> value;
+    if (!DataProperty(iso, context, error, name).ToLocal(&value)) continue;
     if (value->IsString() && TooLongToRead(i, value.As<v8::String>())) return true;
+    if (value->IsObject()) return true;  // V8 would look into it as well
   }
   return false;
+}
+
+// V8's text about an uncaught error, or ours in its place.
+std::string UncaughtText(bh_isolate* i, v8::Local<v8::Context> context,
+                         v8::Local<v8::Message> message, v8::Local<v8::Value> error) {
+  v8::Isolate* iso = i->iso;
+  v8::Local<v8::String> said;
+  if (!error.IsEmpty() && error->IsObject() && !error->IsNativeError()) {
+    // Of these V8 says the class, by names of any length.
+    said = error->IsProxy() ? OneByte(iso, "Object") : error.As<v8::Object>()->GetConstructorName();
+    if (!TooLongToRead(i, said)) return "Uncaught #<" + Shortened(iso, said, 256) + ">";
+  } else if (error.IsEmpty() || !TextTooLong(i, context, error)) {
+    said = message->Get();
+    if (!TooLongToRead(i, said)) return Shortened(iso, said, 8u << 10);
+  }
+  return "Uncaught exception with a message too long for this worker's memory limit";
+}
+
+// At most `most` characters of a line around `at`, both UTF-16.
+std::string Around(v8::Isolate* iso, v8::Local<v8::String> line, uint32_t at, uint32_t most) {
+  auto length = static_cast<uint32_t>(line->Length());
+  if (TooLongToRead(bh_isolate::From(iso), line)) return {};
+  uint32_t from = at > most / 2 && length > most ? std::min(at - most / 2, length) : 0;
+  std::vector<uint16_t> units(std::min(most, length - from));
+  line->WriteV2(iso, from, static_cast<uint32_t>(units.size()), units.data());
+  v8::Local<v8::String> part;
+  if (!v8::String::NewFromTwoByte(iso, units.data(), v8::NewStringType::kNormal,
+                                  static_cast<int>(units.size())).ToLocal(&part)) {
+    return {};
+  }
+  return ToUtf8(iso, part);
 }
 
 }  // namespace
 
 Diagnostic DescribeMessage(v8::Isolate* iso, v8::Local<v8::Context> context,
                            v8::Local<v8::Message> message, v8::Local<v8::Value> error) {
-  constexpr size_t kExcerpt = 200;
+  constexpr uint32_t kExcerpt = 200;
   Diagnostic d;
-  // V8 made this text without running the tenant's code; it may still be any length, and to read it
-  // is to flatten it (StringArg says what that can do).
   bh_isolate* i = bh_isolate::From(iso);
-  v8::Local<v8::String> said;
-  if (!TextTooLong(i, context, error)) said = message->Get();
-  if (said.IsEmpty() || TooLongToRead(i, said)) {
-    d.message = "Uncaught exception with a message too long for this worker's memory limit";
-  } else {
-    d.message = Shortened(iso, said, 8u << 10);
-  }
+  d.message = UncaughtText(i, context, message, error);
+  // The tenant's word too, by a sourceURL comment.
   v8::Local<v8::Value> name = message->GetScriptResourceName();
-  if (!name.IsEmpty() && name->IsString()) d.file = ToUtf8(iso, name.As<v8::String>());
+  if (!name.IsEmpty() && name->IsString() && !TooLongToRead(i, name.As<v8::String>())) {
+    d.file = Shortened(iso, name.As<v8::String>(), 1u << 10);
+  }
   d.line = static_cast<uint32_t>(message->GetLineNumber(context).FromMaybe(0));
   int column = message->GetStartColumn(context).FromMaybe(-1);
   d.column = column < 0 ? 0 : static_cast<uint32_t>(column) + 1;
   v8::Local<v8::String> line;
   if (message->GetSourceLine(context).ToLocal(&line)) {
-    std::string text = ToUtf8(iso, line);
-    size_t at = column < 0 ? 0 : static_cast<size_t>(column);
-    size_t from = at > kExcerpt / 2 && text.size() > kExcerpt ? at - kExcerpt / 2 : 0;
-    d.excerpt = from < text.size() ? text.substr(from, kExcerpt) : std::string();
+    d.excerpt = Around(iso, line, column < 0 ? 0 : static_cast<uint32_t>(column), kExcerpt);
   }
   return d;
 }
@@ -134,6 +174,7 @@ TurnScope::TurnScope(bh_isolate* i, double now_ms)
     : i_(i),
       cpu_start_(ThreadCpuNanos()),
       held_(i),
+      counting_(&i->native_bytes),
       isolate_scope_(i->iso),
       handle_scope_(i->iso),
       context_(i->context.Get(i->iso)),

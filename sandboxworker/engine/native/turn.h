@@ -25,6 +25,7 @@ class TurnScope {
   bh_isolate* i_;
   int64_t cpu_start_;
   Held held_;
+  CountSmall counting_;
   v8::Isolate::Scope isolate_scope_;
   v8::HandleScope handle_scope_;
   v8::Local<v8::Context> context_;

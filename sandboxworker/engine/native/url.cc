@@ -1,6 +1,8 @@
 // WHATWG URL parsing over Ada's C API, which the Go module goada links in.
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <memory>
 
 #include "host.h"
@@ -15,6 +17,43 @@ namespace {
 
 // Longer input is no URL anyone serves; Ada's offsets are 32 bits wide.
 constexpr size_t kMaxInput = 4u << 20;
+
+// Ada turns the labels of a host to Punycode in time that grows with the square of their length, and
+// nothing can stop it meanwhile. DNS ends at 253 bytes (RFC 1035, section 2.3.4).
+constexpr size_t kMaxHost = 2048;
+
+bool HostTooLong(std::string_view host) {
+  return host.substr(0, std::min(host.find_first_of("/\\?#"), host.size())).size() > kMaxHost;
+}
+
+// Whether what may be the host of an absolute or a relative URL is longer than any host. It errs on
+// the side of a host: a scheme without slashes may be followed by one.
+bool InputHostTooLong(std::string_view url) {
+  auto blank = [](char c) { return static_cast<unsigned char>(c) <= 0x20; };
+  size_t at = 0;
+  while (at < url.size() && blank(url[at])) at++;
+  size_t colon = url.find_first_of(":/\\?#", at);
+  bool scheme = colon != std::string_view::npos && url[colon] == ':';
+  if (scheme) at = colon + 1;
+  size_t slashes = 0;
+  for (; at < url.size() && (url[at] == '/' || url[at] == '\\' || blank(url[at])); at++) {
+    if (!blank(url[at])) slashes++;
+  }
+  constexpr std::string_view kSpecial[] = {"http", "https", "ws", "wss", "ftp", "file"};
+  if (slashes < 2) {
+    if (!scheme) return false;
+    // "data:..." and its like have no host without slashes.
+    std::string name;
+    for (char c : url.substr(0, colon)) {
+      if (!blank(c)) name += static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+    }
+    if (std::find(std::begin(kSpecial), std::end(kSpecial), name) == std::end(kSpecial)) return false;
+  }
+  std::string_view rest = url.substr(at);
+  std::string_view authority = rest.substr(0, std::min(rest.find_first_of("/\\?#"), rest.size()));
+  size_t user = authority.rfind('@');
+  return HostTooLong(user == std::string_view::npos ? authority : authority.substr(user + 1));
+}
 
 struct AdaFree {
   void operator()(void* p) const { ada_free(p); }
@@ -67,7 +106,7 @@ void UrlParse(const Args& args) {
   bool has_base = !args[1]->IsUndefined();
   if (!InputArg(args, 0, &input, &input_long)) return;
   if (has_base && !InputArg(args, 1, &base, &base_long)) return;
-  if (input_long || base_long) return;
+  if (input_long || base_long || InputHostTooLong(input) || InputHostTooLong(base)) return;
   Url url(has_base ? ada_parse_with_base(input.data(), input.size(), base.data(), base.size())
                    : ada_parse(input.data(), input.size()));
   if (!ada_is_valid(url.get()) || !WriteComponents(args, 2, url.get())) return;
@@ -80,7 +119,7 @@ void UrlCanParse(const Args& args) {
   bool has_base = !args[1]->IsUndefined();
   if (!InputArg(args, 0, &input, &input_long)) return;
   if (has_base && !InputArg(args, 1, &base, &base_long)) return;
-  bool can = !input_long && !base_long &&
+  bool can = !input_long && !base_long && !InputHostTooLong(input) && !InputHostTooLong(base) &&
              (has_base ? ada_can_parse_with_base(input.data(), input.size(), base.data(),
                                                  base.size())
                        : ada_can_parse(input.data(), input.size()));
@@ -97,7 +136,9 @@ void UrlSet(const Args& args) {
       !InputArg(args, 2, &value, &value_long)) {
     return;
   }
-  if (href_long || value_long) return;
+  if (href_long || value_long || InputHostTooLong(href)) return;
+  if (which == 0 && InputHostTooLong(value)) return;
+  if ((which == 4 || which == 5) && HostTooLong(value)) return;
   Url url(ada_parse(href.data(), href.size()));
   if (!ada_is_valid(url.get())) return;
   bool done = true;

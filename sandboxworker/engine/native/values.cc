@@ -26,11 +26,24 @@ void ProxyDetails(const Args& args) {
   args.GetReturnValue().Set(v8::Array::New(iso, pair, 2));
 }
 
-// previewEntries(obj) -> [entries, isKeyValue], undefined where V8 has none to show
+// previewEntries(obj) -> [entries, isKeyValue], undefined where V8 has none to show or no room to
 void PreviewEntries(const Args& args) {
   v8::Isolate* iso = args.GetIsolate();
   v8::Local<v8::Object> object;
   if (!ObjectArg(args, 0, &object)) return;
+  // V8 copies all entries at once, however many are shown: 4 bytes a value, and once more for what
+  // it makes of them. An iterator does not say how many it has left; they are on the heap somewhere.
+  uint64_t need = 0;
+  if (object->IsMap()) {
+    need = uint64_t{object.As<v8::Map>()->Size()} * 16;
+  } else if (object->IsSet()) {
+    need = uint64_t{object.As<v8::Set>()->Size()} * 8;
+  } else {
+    v8::HeapStatistics hs;
+    iso->GetHeapStatistics(&hs);
+    need = hs.used_heap_size();
+  }
+  if (!HasRoom(bh_isolate::From(iso), need)) return;
   bool key_value = false;
   v8::Local<v8::Array> entries;
   if (!object->PreviewEntries(&key_value).ToLocal(&entries)) return;

@@ -25,13 +25,13 @@ const indentLog = (s, pad) => {
 const printLog = (level, args) => emitLog(level,
   args.length === 1 && typeof args[0] === "string" ? args[0] : inspectUnit.get().formatLog(args));
 
-const labelOf = (label) => (label === undefined ? "default" : `${label}`);
+const labelOf = (label) => (label === undefined ? "default" : toDOMString(label));
 const elapsed = (since) => `${host.now() - since}ms`;
 
 const consoleMethods = {
   assert(condition = false, ...data) {
     if (condition) return;
-    if (data.length > 0 && typeof data[0] === "string") data[0] = `Assertion failed: ${data[0]}`;
+    if (data.length > 0 && typeof data[0] === "string") data[0] = `Assertion failed: ${shown(data[0])}`;
     else { const d = ["Assertion failed:"]; for (let i = 0; i < data.length; i++) ArrayPush(d, data[i]); data = data.length === 0 ? ["Assertion failed"] : d; }
     printLog(LEVEL_ERROR, data);
   },
@@ -53,7 +53,7 @@ const consoleMethods = {
   dir(item = undefined, options = undefined) {
     const d = isObject(options) ? options : emptyDictionary;
     const { depth, showHidden } = d;
-    emitLog(LEVEL_LOG, inspectUnit.get().inspect(item, depth === null ? Infinity : depth === undefined ? 2 : +depth, !!showHidden));
+    emitLog(LEVEL_LOG, inspectUnit.get().inspect(item, depth === null ? Infinity : depth === undefined ? 2 : toNumber(depth), !!showHidden));
   },
   dirxml(...data) { printLog(LEVEL_LOG, data); },
   count(label = "default") {
@@ -95,11 +95,15 @@ const consoleMethods = {
   profileEnd() {},
 };
 
+const TABLE_CELL = 500; // characters
+
 // tableText draws console.table; undefined where there is nothing tabular.
 const tableText = (data, properties) => {
   if (!isObject(data)) return undefined;
   const { inspect } = inspectUnit.get();
-  const cell = (v) => (isObject(v) ? inspect(v, 0) : inspect(v));
+  // Every cell of a column is as wide as its widest: a few long ones would make a table of gigabytes.
+  const cut = (s) => (!readable(s) ? shown(s) : s.length > TABLE_CELL ? `${StringSlice(s, 0, TABLE_CELL)}...` : s);
+  const cell = (v) => cut(isObject(v) ? inspect(v, 0) : inspect(v));
   const rows = [], columns = ["(index)"];
   const column = new SafeMap();
   column.set("(index)", 0);
@@ -113,7 +117,7 @@ const tableText = (data, properties) => {
   for (let i = 0; i < n; i++) {
     const key = preview === undefined ? keys[i] : preview[1] ? cell(preview[0][2 * i]) : `${i}`;
     const value = preview === undefined ? data[keys[i]] : preview[1] ? preview[0][2 * i + 1] : preview[0][i];
-    const row = [key];
+    const row = [cut(key)];
     row.value = undefined;
     if (isObject(value) && typeof value !== "function") {
       const names = wanted === undefined ? ObjectKeys(value) : wanted;
@@ -132,6 +136,7 @@ const tableText = (data, properties) => {
     for (let i = 0; i < rows.length; i++) if (rows[i].value !== undefined) rows[i][columns.length] = rows[i].value;
     ArrayPush(columns, "Values");
   }
+  for (let c = 0; c < columns.length; c++) columns[c] = cut(columns[c]);
   const widths = [];
   for (let c = 0; c < columns.length; c++) {
     widths[c] = columns[c].length + 2;
@@ -148,7 +153,7 @@ const tableText = (data, properties) => {
     return s;
   };
   let text = `${rule("+", "+", "+")}\n${line(columns)}\n${rule("+", "+", "+")}`;
-  for (let i = 0; i < rows.length; i++) text += `\n${line(rows[i])}`;
+  for (let i = 0; i < rows.length && text.length < LOG_LIMIT; i++) text += `\n${line(rows[i])}`;
   return `${text}\n${rule("+", "+", "+")}`;
 };
 

@@ -8,7 +8,7 @@ const className = (v) => {
     const d = ObjectGetOwnPropertyDescriptor(o, "constructor");
     if (d !== undefined && typeof d.value === "function") {
       const name = ObjectGetOwnPropertyDescriptor(d.value, "name");
-      if (name !== undefined && typeof name.value === "string" && name.value !== "") return name.value;
+      if (name !== undefined && typeof name.value === "string" && name.value !== "") return shown(name.value);
     }
     o = ObjectGetPrototypeOf(o);
   }
@@ -19,7 +19,7 @@ const tagOf = (v, name) => {
   let o = v;
   for (let hops = 0; o !== null && hops < 100 && host.classOf(o) !== "Proxy"; hops++) {
     const d = ObjectGetOwnPropertyDescriptor(o, SymbolToStringTag);
-    if (d !== undefined) return typeof d.value === "string" && d.value !== "" && d.value !== name ? d.value : "";
+    if (d !== undefined) return typeof d.value === "string" && d.value !== "" && shown(d.value) !== name ? shown(d.value) : "";
     o = ObjectGetPrototypeOf(o);
   }
   return "";
@@ -27,13 +27,13 @@ const tagOf = (v, name) => {
 
 const functionBase = (f, kind, name) => {
   const d = ObjectGetOwnPropertyDescriptor(f, "name");
-  const own = d !== undefined && typeof d.value === "string" ? d.value : "";
+  const own = d !== undefined && typeof d.value === "string" ? shown(d.value) : "";
   let source = "";
   try { source = FunctionToString(f); } catch { /* not callable any more */ }
   if (kind === "Function" && StringStartsWith(source, "class") && StringEndsWith(source, "}")) {
     const parent = ObjectGetPrototypeOf(f);
     const pd = parent === null || host.classOf(parent) === "Proxy" ? undefined : ObjectGetOwnPropertyDescriptor(parent, "name");
-    const parentName = pd !== undefined && typeof pd.value === "string" ? pd.value : "";
+    const parentName = pd !== undefined && typeof pd.value === "string" ? shown(pd.value) : "";
     return `[class ${own === "" ? "(anonymous)" : own}${parentName === "" ? "" : ` extends ${parentName}`}]`;
   }
   const type = name === undefined ? `${kind} (null prototype)` : kind;
@@ -122,7 +122,7 @@ const inspect = (v, depth = 2, showHidden = false) => {
   const i = new Inspector(depth, showHidden);
   i.noted = 0;
   const text = i.format(v, 0, true);
-  return text.length > INSPECT_LIMIT * 2 ? `${StringSlice(text, 0, INSPECT_LIMIT * 2)}...` : text;
+  return !readable(text) ? shown(text) : text.length > INSPECT_LIMIT * 2 ? `${StringSlice(text, 0, INSPECT_LIMIT * 2)}...` : text;
 };
 
 // formatLog is the console's formatter (https://console.spec.whatwg.org/#formatter): %s %d %i %f %j %o
@@ -132,7 +132,7 @@ const formatLog = (args) => {
   if (n === 0) return "";
   let out = "", at = 0;
   if (typeof args[0] === "string") {
-    const f = args[0];
+    const f = shown(args[0]);
     at = 1;
     if (n === 1) return f;
     let from = 0;
@@ -145,10 +145,10 @@ const formatLog = (args) => {
         const v = args[at];
         switch (c) {
           case "s": text = formatS(v); break;
-          case "d": text = typeof v === "bigint" ? `${v}n` : typeof v === "symbol" || isObject(v) ? "NaN" : `${+v}`; break;
+          case "d": text = typeof v === "bigint" ? `${v}n` : typeof v === "symbol" || isObject(v) ? "NaN" : `${typeof v === "string" ? +shown(v) : +v}`; break;
           case "i": text = typeof v === "bigint" ? `${v}n` : typeof v === "symbol" || isObject(v) ? "NaN" : `${MathTrunc(parseFloatOf(v))}`; break;
           case "f": text = typeof v === "symbol" ? "NaN" : `${parseFloatOf(v)}`; break;
-          case "j": try { text = `${JSONStringify(v)}`; } catch { text = "[Circular]"; } break;
+          case "j": try { text = typeof v === "string" && !readable(v) ? shown(v) : shown(`${JSONStringify(v)}`); } catch { text = "[Circular]"; } break;
           case "o": text = inspect(v, 4, true); break;
           case "O": text = inspect(v, 4); break;
           case "c": text = ""; break;
@@ -163,19 +163,20 @@ const formatLog = (args) => {
     out += StringSlice(f, from);
   }
   for (let i = at; i < n && out.length < 2 * INSPECT_LIMIT; i++) {
-    out += `${i > 0 ? " " : ""}${typeof args[i] === "string" ? args[i] : inspect(args[i])}`;
+    out += `${i > 0 ? " " : ""}${typeof args[i] === "string" ? shown(args[i]) : inspect(args[i])}`;
   }
   return out;
 };
 const parseFloatOf = (v) => {
   if (typeof v === "number") return v;
+  if (typeof v === "string" && !readable(v)) return NaN;
   try { return parseFloatBuiltin(v); } catch { return NaN; }
 };
 const formatS = (v) => {
-  if (typeof v === "string") return v;
+  if (typeof v === "string") return shown(v);
   if (typeof v === "bigint") return `${v}n`;
   if (typeof v === "number" && ObjectIs(v, -0)) return "-0";
-  if (!isObject(v)) return typeof v === "symbol" ? SymbolToString(v) : `${v}`;
+  if (!isObject(v)) return typeof v === "symbol" ? symbolText(v) : `${v}`;
   if (host.classOf(v) === "NativeError") return describeError(v);
   return inspect(v, 0);
 };

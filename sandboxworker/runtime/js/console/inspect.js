@@ -29,6 +29,7 @@ class Inspector {
   formatPrimitive(v, quote) {
     switch (typeof v) {
       case "string": {
+        if (!readable(v)) return this.spend(shown(v));
         if (!quote) return this.spend(v);
         const cut = v.length > MAX_STRING ? StringSlice(v, 0, MAX_STRING) : v;
         const more = v.length - cut.length;
@@ -36,7 +37,7 @@ class Inspector {
       }
       case "bigint": return this.spend(`${v}n`);
       case "number": return this.spend(ObjectIs(v, -0) ? "-0" : `${v}`);
-      case "symbol": return this.spend(SymbolToString(v));
+      case "symbol": return this.spend(symbolText(v));
       default: return this.spend(`${v}`);
     }
   }
@@ -93,8 +94,13 @@ class Inspector {
           break;
         }
         const preview = host.previewEntries(v);
-        const entries = preview === undefined ? [] : preview[0];
-        const pairs = preview !== undefined && preview[1];
+        if (preview === undefined) { // no room for a copy of them
+          prefix = named(kind);
+          fill = (out) => ArrayPush(out, "<entries too many to show>");
+          break;
+        }
+        const entries = preview[0];
+        const pairs = preview[1];
         const n = pairs ? entries.length / 2 : entries.length;
         prefix = kind === "Map" || kind === "Set" ? named(kind, n) : `[${kind === "MapIterator" ? "Map" : "Set"} ${pairs ? "Entries" : "Iterator"}] `;
         fill = (out) => {
@@ -297,9 +303,10 @@ const nextIndex = (v, from, n) => {
 };
 const more = (out, n, what) => { if (n > 0) ArrayPush(out, `... ${n} more ${what}${n > 1 ? "s" : ""}`); };
 const accessorText = (d) => (d.get !== undefined ? (d.set !== undefined ? "[Getter/Setter]" : "[Getter]") : d.set !== undefined ? "[Setter]" : "undefined");
+const symbolText = (v) => { try { return shown(SymbolToString(v)); } catch { return "Symbol(...)"; } }; // longer than a string may be
 const identifier = /^[A-Za-z_$][A-Za-z0-9_$]*$/;
 const keyText = (key, enumerable) => {
-  const s = typeof key === "symbol" ? `[${SymbolToString(key)}]` : RegExpExec(identifier, key) !== null ? key : quoteString(key);
+  const s = typeof key === "symbol" ? `[${symbolText(key)}]` : !readable(key) ? shown(key) : RegExpExec(identifier, key) !== null ? key : quoteString(key);
   return enumerable ? s : `[${s}]`;
 };
 

@@ -58,6 +58,7 @@ const StringPadEnd = uncurry(String.prototype.padEnd);
 const StringFromCharCode = String.fromCharCode;
 const SymbolIterator = Symbol.iterator;
 const SymbolAsyncIterator = Symbol.asyncIterator;
+const SymbolToPrimitive = Symbol.toPrimitive;
 const SymbolToStringTag = Symbol.toStringTag;
 const SymbolToString = uncurry(Symbol.prototype.toString);
 const RegExpExec = uncurry(RegExp.prototype.exec);
@@ -95,7 +96,8 @@ const ArrayBufferSlice = uncurry(ArrayBuffer.prototype.slice);
 const ArrayBufferIsView = ArrayBuffer.isView;
 const ArrayBufferDetached = getterOf(ArrayBuffer.prototype, "detached");
 const ArrayBufferResizable = getterOf(ArrayBuffer.prototype, "resizable");
-const ArrayBufferTransfer = uncurry(ArrayBuffer.prototype.transfer);
+const ArrayBufferMaxByteLength = getterOf(ArrayBuffer.prototype, "maxByteLength");
+const RawArrayBufferTransfer = uncurry(ArrayBuffer.prototype.transfer); // use ArrayBufferTransfer of resizable.js
 
 const RegExpSource = getterOf(RegExp.prototype, "source");
 const RegExpFlags = getterOf(RegExp.prototype, "flags");

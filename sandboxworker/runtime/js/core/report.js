@@ -14,12 +14,16 @@ const writeLog = (inv, level, text) => {
   } catch { /* the output is full of other things: a line is what can be missed */ }
 };
 
-const boundText = (s) => (s.length > LOG_LIMIT ? `${StringSlice(s, 0, LOG_LIMIT)}... (${s.length - LOG_LIMIT} more characters)` : s);
+// shown is a string as people get to see it: itself, or a word in its place.
+const shown = (s) => (readable(s) ? s : `(a string of ${s.length} characters, too long to show)`);
+
+const boundText = (s) => (!readable(s) ? shown(s) : s.length > LOG_LIMIT ? `${StringSlice(s, 0, LOG_LIMIT)}... (${s.length - LOG_LIMIT} more characters)` : s);
 
 const tryGet = (o, key) => { try { return o[key]; } catch { return undefined; } };
 
 // ownFrames takes the runtime's own frames out of a stack: they are noise to the tenant's developer.
 const ownFrames = (stack) => {
+  if (!readable(stack)) return shown(stack);
   if (!StringIncludes(stack, "bulkhead:runtime:")) return stack;
   let out = "", from = 0;
   while (from <= stack.length) {
@@ -34,7 +38,8 @@ const ownFrames = (stack) => {
 
 // describeError gives an error's stack, with its causes, or the value's text. It never throws,
 // whatever getters the value has.
-const describeError = (e, depth = 0) => {
+const describeError = (e, depth = 0) => shown(describeAny(e, depth));
+const describeAny = (e, depth) => {
   try {
     if (!isObject(e)) return typeof e === "string" ? e : typeof e === "symbol" ? SymbolToString(e) : `${e}`;
     if (host.classOf(e) === "NativeError" || (domExceptionUnit.loaded && domExceptionUnit.get().is(e))) {
@@ -42,7 +47,8 @@ const describeError = (e, depth = 0) => {
       let text = typeof stack === "string" && stack !== "" ? ownFrames(stack) : ErrorToString(e);
       // A message set after construction is not in the stack.
       const message = tryGet(e, "message");
-      if (typeof message === "string" && !StringIncludes(text, message)) text = `${ErrorToString(e)}\n${text}`;
+      if (typeof message === "string" && !readable(message)) text = `${shown(message)}\n${text}`;
+      else if (typeof message === "string" && !StringIncludes(text, message)) text = `${ErrorToString(e)}\n${text}`;
       if (depth < 4 && ObjectHasOwn(e, "cause")) text += `\n  [cause]: ${describeError(e.cause, depth + 1)}`;
       return text;
     }
@@ -55,11 +61,12 @@ const describeError = (e, depth = 0) => {
 // describeKind names what a value is, for messages such as "returned X instead of a Response".
 const describeKind = (v) => {
   if (v === undefined || v === null) return `${v}`;
+  if (typeof v === "string" && !readable(v)) return shown(v);
   if (typeof v === "string") return `a string (${JSONStringify(StringSlice(v, 0, 40))}${v.length > 40 ? "..." : ""})`;
   if (typeof v !== "object") return `a ${typeof v}`;
   try {
     const name = host.constructorName(v);
-    return name === "Object" ? "a plain object" : name === "Array" ? "an array" : `an object of class ${name}`;
+    return name === "Object" ? "a plain object" : name === "Array" ? "an array" : `an object of class ${shown(name)}`;
   } catch {
     return "an object";
   }

@@ -15,15 +15,24 @@ const needArgs = (what, got, need) => {
   }
 };
 
+// readable says whether a string may be read. A rope of 2^28 characters costs nothing until its first
+// character is looked at: then V8 makes it flat, and a heap that has no room for it ends the process.
+const LONG_STRING = 1 << 20;
+const readable = (s) => s.length < LONG_STRING || host.readable(s);
+const checkReadable = (s) => {
+  if (s.length >= LONG_STRING && !host.readable(s)) throw new RangeError("The string is too long for this worker's memory limit");
+  return s;
+};
+
 // toDOMString converts to DOMString. A symbol throws TypeError.
-const toDOMString = (v) => (typeof v === "string" ? v : `${v}`);
+const toDOMString = (v) => checkReadable(typeof v === "string" ? v : `${v}`);
 
 // toUSVString converts to a string without lone surrogates.
-const toUSVString = (v) => StringToWellFormed(typeof v === "string" ? v : `${v}`);
+const toUSVString = (v) => StringToWellFormed(toDOMString(v));
 
 // toByteString converts to a string whose characters are bytes; others throw TypeError.
 const toByteString = (v, what) => {
-  const s = typeof v === "string" ? v : `${v}`;
+  const s = toDOMString(v);
   for (let i = 0; i < s.length; i++) {
     if (StringCharCodeAt(s, i) > 255) {
       throw new TypeError(`${what}: cannot convert to a ByteString, the character at index ${i} has a value of ` +
@@ -33,12 +42,39 @@ const toByteString = (v, what) => {
   return s;
 };
 
+// toNumber is ECMAScript's ToNumber. What an object turns itself into may be a string, and is looked at
+// before it is read.
+const toNumber = (v) => {
+  const p = isObject(v) ? toPrimitive(v) : v;
+  return typeof p === "string" ? +checkReadable(p) : +p;
+};
+const toPrimitive = (v) => {
+  const exotic = v[SymbolToPrimitive];
+  if (exotic !== undefined && exotic !== null) {
+    if (typeof exotic !== "function") throw new TypeError("Symbol.toPrimitive is not a function.");
+    const p = ReflectApply(exotic, v, ["number"]);
+    if (isObject(p)) throw new TypeError("Cannot convert object to primitive value");
+    return p;
+  }
+  let f = v.valueOf;
+  if (typeof f === "function") {
+    const p = ReflectApply(f, v, []);
+    if (!isObject(p)) return p;
+  }
+  f = v.toString;
+  if (typeof f === "function") {
+    const p = ReflectApply(f, v, []);
+    if (!isObject(p)) return p;
+  }
+  throw new TypeError("Cannot convert object to primitive value");
+};
+
 // toUnsignedShort is [unsigned short] without attributes: modulo 2^16.
-const toUnsignedShort = (v) => (+v) & 0xffff;
+const toUnsignedShort = (v) => toNumber(v) & 0xffff;
 
 // toEnforced is [EnforceRange] unsigned long long (or up to max).
 const toEnforced = (v, what, max = 9007199254740991) => {
-  const n = +v;
+  const n = toNumber(v);
   if (!NumberIsFinite(n)) throw new TypeError(`${what} is not a finite number.`);
   const t = MathTrunc(n) + 0;
   if (t < 0 || t > max) throw new TypeError(`${what} is outside the accepted range 0 to ${max}.`);

@@ -102,10 +102,10 @@ class ErrorEvent extends Event {
     needArgs("ErrorEvent constructor", arguments.length, 1);
     super(type, init);
     const d = toDictionary(init, "ErrorEvent init");
-    if (d.colno !== undefined) this.#colno = d.colno >>> 0;
+    if (d.colno !== undefined) this.#colno = toNumber(d.colno) >>> 0;
     this.#error = d.error;
     if (d.filename !== undefined) this.#filename = toUSVString(d.filename);
-    if (d.lineno !== undefined) this.#lineno = d.lineno >>> 0;
+    if (d.lineno !== undefined) this.#lineno = toNumber(d.lineno) >>> 0;
     if (d.message !== undefined) this.#message = toDOMString(d.message);
   }
   get message() { return this.#message; }

@@ -70,7 +70,7 @@ class Blob {
     const n = TypedArrayByteLength(bytes);
     const clamp = (v, fallback) => {
       if (v === undefined) return fallback;
-      let k = +v;
+      let k = toNumber(v);
       if (NumberIsNaN(k)) k = 0;
       k = MathTrunc(MathMin(MathMax(k, -9007199254740991), 9007199254740991));
       return k < 0 ? MathMax(n + k, 0) : MathMin(k, n);
@@ -102,7 +102,7 @@ class File extends Blob {
     super(fileBits, fileBits === kInternal ? arguments[3] : options);
     this.#name = toUSVString(fileName);
     const modified = fileBits === kInternal ? options : toDictionary(options, "File options").lastModified;
-    this.#lastModified = modified === undefined ? host.now() : MathTrunc(+modified) || 0;
+    this.#lastModified = modified === undefined ? host.now() : MathTrunc(toNumber(modified)) || 0;
   }
   get name() { return this.#name; }
   get lastModified() { return this.#lastModified; }

@@ -31,7 +31,7 @@ const extractBody = (v) => {
   extractedType = null;
   if (typeof v === "string") {
     extractedType = "text/plain;charset=UTF-8";
-    return new Body(B_STRING, v);
+    return new Body(B_STRING, checkReadable(v));
   }
   if (isObject(v)) {
     if (isBufferSource(v)) return new Body(B_BYTES, copyBytes(v));

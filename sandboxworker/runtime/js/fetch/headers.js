@@ -34,7 +34,7 @@ const isPlain = (s) => {
 // lowerNames remembers names already checked; bounded, as names come from tenants.
 let lowerNames = new SafeMap();
 const headerName = (v, what) => {
-  const s = typeof v === "string" ? v : toByteString(v, what);
+  const s = typeof v === "string" ? checkReadable(v) : toByteString(v, what);
   const known = lowerNames.get(s);
   if (known !== undefined) return known;
   if (!isToken(s)) {
@@ -51,7 +51,7 @@ const headerName = (v, what) => {
 
 const isHTTPSpace = (c) => c === 0x20 || c === 0x09 || c === 0x0a || c === 0x0d;
 const headerValue = (v, what) => {
-  let s = typeof v === "string" ? v : `${v}`;
+  let s = toDOMString(v);
   if (isPlain(s)) return s;
   s = toByteString(s, what);
   let a = 0, b = s.length;

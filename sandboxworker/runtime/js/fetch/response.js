@@ -105,7 +105,7 @@ class Response {
   }
   static json(data, init = undefined) {
     needArgs("Response.json", arguments.length, 1);
-    const text = JSONStringify(data);
+    const text = JSONStringify(typeof data === "string" ? checkReadable(data) : data);
     if (text === undefined) throw new TypeError("Response.json: the value cannot be serialized as JSON.");
     const s = new ResponseState();
     initResponse(s, init, new Body(B_STRING, text), "application/json");

@@ -49,27 +49,27 @@ const load = (namespace, vars) => {
     ObjectDefineProperty(env, vars[i], { __proto__: null, value, writable: true, enumerable: true, configurable: true });
   }
   const main = namespace === undefined || namespace === null ? undefined : namespace.default;
-  const names = [];
+  const names = bareList();
   if (typeof main === "function") {
     // A class (WorkerEntrypoint style): an instance for each invocation.
     for (let i = 0; i < knownEvents.length; i++) {
-      if (isObject(main.prototype) && typeof main.prototype[knownEvents[i]] === "function") ArrayPush(names, knownEvents[i]);
+      if (isObject(main.prototype) && typeof main.prototype[knownEvents[i]] === "function") names[names.length] = knownEvents[i];
     }
     if (ArrayIncludes(names, "fetch")) {
       fetchHandler = (request, e, ctx) => ReflectConstruct(main, [ctx, e]).fetch(request);
     }
     if (names.length === 0 && typeof main.fetch === "function") { // a callable app object
-      ArrayPush(names, "fetch");
+      names[names.length] = "fetch";
       fetchHandler = FunctionBind(main.fetch, main);
     }
   } else if (isObject(main)) {
     for (let i = 0; i < knownEvents.length; i++) {
-      if (typeof main[knownEvents[i]] === "function") ArrayPush(names, knownEvents[i]);
+      if (typeof main[knownEvents[i]] === "function") names[names.length] = knownEvents[i];
     }
     if (typeof main.fetch === "function") fetchHandler = FunctionBind(main.fetch, main);
   }
-  if (fetchListener && !ArrayIncludes(names, "fetch")) ArrayPush(names, "fetch");
-  if (isObject(namespace) && exportsEntrypoint(namespace)) ArrayPush(names, "call");
+  if (fetchListener && !ArrayIncludes(names, "fetch")) names[names.length] = "fetch";
+  if (isObject(namespace) && exportsEntrypoint(namespace)) names[names.length] = "call";
   if (names.length === 0) {
     throw new TypeError(main === undefined
       ? "The worker handles no event: its main module has no default export, and it called no addEventListener(\"fetch\", ...)."

@@ -225,7 +225,7 @@ const retryFinish = () => {
   for (let i = 0; i < list.length; i++) sendFinish(list[i]);
 };
 
-const boundMessage = (s) => (s.length > MESSAGE_LIMIT ? `${StringSlice(s, 0, MESSAGE_LIMIT)}...` : s);
+const boundMessage = (s) => (!readable(s) ? shown(s) : s.length > MESSAGE_LIMIT ? `${StringSlice(s, 0, MESSAGE_LIMIT)}...` : s);
 
 // currentInvocation is the one whose async context runs, or undefined.
 const currentInvocation = () => {

@@ -106,14 +106,14 @@ const timerCallback = (handler, what) => {
 
 const { setTimeout } = { setTimeout(handler, timeout = 0) {
   needArgs("setTimeout", arguments.length, 1);
-  return addTimer(timerCallback(handler, "setTimeout"), timeout | 0, false, timerArgs(arguments, 2));
+  return addTimer(timerCallback(handler, "setTimeout"), toNumber(timeout) | 0, false, timerArgs(arguments, 2));
 } };
 const { setInterval } = { setInterval(handler, timeout = 0) {
   needArgs("setInterval", arguments.length, 1);
-  return addTimer(timerCallback(handler, "setInterval"), timeout | 0, true, timerArgs(arguments, 2));
+  return addTimer(timerCallback(handler, "setInterval"), toNumber(timeout) | 0, true, timerArgs(arguments, 2));
 } };
 const clearTimer = (id) => {
-  const t = timersById.get(id | 0);
+  const t = timersById.get(toNumber(id) | 0);
   if (t !== undefined) killTimer(t);
 };
 const { clearTimeout } = { clearTimeout(id = 0) { clearTimer(id); } };

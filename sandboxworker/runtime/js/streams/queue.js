@@ -17,7 +17,7 @@ class SizedQueue {
   get length() { return this.fifo.length; }
   // enqueueValueWithSize
   push(value, size) {
-    const n = +size;
+    const n = toNumber(size);
     if (!(n >= 0) || n === Infinity) {
       throw new RangeError("The size of a chunk must be a finite number that is not negative.");
     }
@@ -41,7 +41,7 @@ const readStrategy = (strategy) => {
   const size = d.size;
   return {
     __proto__: null,
-    highWaterMark: hwm === undefined ? undefined : +hwm,
+    highWaterMark: hwm === undefined ? undefined : toNumber(hwm),
     size: size === undefined ? undefined : toCallback(size, "The queuing strategy's size"),
   };
 };
@@ -60,7 +60,7 @@ const strategyInit = (init, what) => {
   if (!isObject(init)) throw new TypeError(`${what}: the init dictionary is required.`);
   const h = init.highWaterMark;
   if (h === undefined) throw new TypeError(`${what}: highWaterMark is required.`);
-  return +h;
+  return toNumber(h);
 };
 const byteLengthSize = ObjectGetOwnPropertyDescriptor({ size: (chunk) => chunk.byteLength }, "size").value;
 const countSize = ObjectGetOwnPropertyDescriptor({ size: () => 1 }, "size").value;
