@@ -8,4 +8,3 @@ const errorClasses = ObjectFreeze({
 // entrypointBrand marks WorkerEntrypoint.prototype (supervisor/tenants/bundle): what derives from it can be
 // called by other workers.
 const entrypointBrand = Symbol.for("bulkhead.entrypoint");
-const SymbolToPrimitive = Symbol.toPrimitive;
