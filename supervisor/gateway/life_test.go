@@ -246,9 +246,10 @@ func TestIndex(t *testing.T) {
 		v.Err = &tenants.StartError{Tenant: "broken", Step: tenants.StepBundle, Diagnostics: []tenants.Diagnostic{{File: "w.js", Line: 1, Message: "no <b>"}}}
 	})
 	f.request("GET", "/info", nil)
-	// A request is counted when its outcome is known, which may be after its answer.
+	// A request is counted when its outcome is known, which may be after its answer; so may the end of
+	// the load that it was sent with.
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if _, page := f.request("GET", "/", nil, host("localhost")); strings.Contains(page, "1 request<") {
+		if _, page := f.request("GET", "/", nil, host("localhost")); strings.Contains(page, "1 request<") && strings.Contains(page, `class="live"`) {
 			break
 		}
 	}
