@@ -14,6 +14,8 @@ DESTDIR ?=
 LISTEN  ?= 127.0.0.1:8080
 DATA    ?= $(CURDIR)/.build/data
 PRESET  ?= standard
+FUZZ_EXECS ?= 1000000
+FUZZ_ONLY  ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 BIN      := $(CURDIR)/bin
@@ -89,6 +91,10 @@ test: build examples ## run the whole test suite
 asan: setup ## test the C++ under AddressSanitizer
 	CGO_CXXFLAGS="-g -O1 -fsanitize=address" ASAN_OPTIONS=detect_leaks=0:handle_segv=0:use_sigaltstack=0 \
 	  $(GO) test -asan -count=1 ./sandboxworker/engine ./sandboxworker/runtime
+
+.PHONY: fuzz
+fuzz: setup ## fuzz every decoder FUZZ_EXECS times (FUZZ_ONLY=REGEXP: some); prints a table
+	@$(GO) run ./securitytests/fuzz -execs $(FUZZ_EXECS) -only '$(FUZZ_ONLY)'
 
 .PHONY: bench
 bench: build ## measure this host: speed beside its peers, and the bars of its containment
