@@ -226,6 +226,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		Spread:    spread,
 		IdleEvict: pol.IdleEvict,
 		Observer:  obs,
+		MayCall:   func(caller, callee string) bool { return pol.MayCall(caller, callee) },
 		Fetch: func(v *tenants.Version, r *gatewayside.Subrequest) {
 			if r.Binding > 0 {
 				server.Service(v, r)
