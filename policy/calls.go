@@ -1,7 +1,10 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"bulkhead/policy/doctree"
 )
@@ -51,5 +54,24 @@ func (r *reader) ids(dst *[]string) func(string, *doctree.Node) {
 			}
 			*dst = append(*dst, s)
 		})
+	}
+}
+
+func writeCalls(b *strings.Builder, p *Policy) {
+	list := func(ids []string) string {
+		out := make([]string, len(ids))
+		for i, id := range ids {
+			out[i] = strconv.Quote(id)
+		}
+		return "[" + strings.Join(out, ", ") + "]"
+	}
+	fmt.Fprintf(b, "callDepth: %d\n", p.CallDepth)
+	if len(p.Calls) == 0 {
+		b.WriteString("calls: []\n")
+		return
+	}
+	b.WriteString("calls:\n")
+	for _, r := range p.Calls {
+		fmt.Fprintf(b, "  - {from: %s, to: %s}\n", list(r.From), list(r.To))
 	}
 }

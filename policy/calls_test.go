@@ -15,6 +15,10 @@ func TestMayCall(t *testing.T) {
 			t.Errorf("%s to %s: %v", c.from, c.to, !c.may)
 		}
 	}
+	again, err := Parse("p.yaml", p.YAML())
+	if err != nil || again.Hash() != p.Hash() || !again.MayCall("a", "c") || again.CallDepth != 3 {
+		t.Errorf("written and read again: %+v, %v", again, err)
+	}
 	standard, _ := Preset("standard")
 	dev, _ := Preset("dev")
 	if standard.MayCall("a", "b") || !dev.MayCall("a", "b") || p.CallDepth != 3 || standard.CallDepth != 8 {

@@ -21,6 +21,7 @@ func (p *Policy) YAML() []byte {
 	writeLimits(&b, "  ", p.Tenant)
 	b.WriteString("egress:\n")
 	writeEgress(&b, "  ", p.Egress)
+	writeCalls(&b, p)
 	fmt.Fprintf(&b, "shard:\n  memory: %s\n  pids: %d\n  cpuWeight: %d\n  files: %d\n  maxTenants: %d\n",
 		FormatBytes(p.Shard.Memory), p.Shard.PIDs, p.Shard.CPUWeight, p.Shard.Files, p.Shard.MaxTenants)
 	if len(p.TenantOverrides) > 0 {
