@@ -133,7 +133,8 @@ func (r *reader) top() []field {
 			r.p.Tenant = t.Limits
 		}},
 		{"egress", func(name string, n *doctree.Node) { r.fields(name, n, r.egress(&r.p.Egress, false)) }},
-		{"calls", r.calls},
+		{"calls", r.rules(&r.p.Calls, true)},
+		{"tails", r.rules(&r.p.Tails, false)},
 		{"callDepth", r.count(&r.p.CallDepth, 1, 32)},
 		{"shard", func(name string, n *doctree.Node) { r.fields(name, n, r.shard()) }},
 		{"tenants", func(string, *doctree.Node) {}}, // read after everything else

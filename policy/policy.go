@@ -48,6 +48,7 @@ type Policy struct {
 	TenantEgress map[string]egress.Rules // whole effective rules, already merged with Egress
 
 	Calls     []CallRule // who may bind to whom, beside what tenants' own folders say
+	Tails     []CallRule // whose log and outcome events (From) go to whom (To)
 	CallDepth int        // invocations that one request may lead to in a row, its own included
 
 	// TenantOverrides are whole effective values, already merged with Tenant and Profile.

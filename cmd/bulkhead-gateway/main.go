@@ -286,6 +286,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		MaxConns: conns, OnLog: onLog(log, opt.dev),
 	})
 	go server.RunCrons(ctx, registry.Crons)
+	go server.RunTails(ctx)
 	asked := make(chan struct{})
 	admin := gateway.NewAdmin(gateway.AdminOptions{
 		Server: server, Boot: boot, Policy: func() *policy.Policy { return pol },
