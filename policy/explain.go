@@ -180,8 +180,10 @@ func (p *Policy) flat() map[string]string {
 	for name, l := range p.Labels {
 		out["labels."+name] = quoted(l)
 	}
-	for i, c := range p.Calls {
-		out[fmt.Sprintf("calls[%d]", i)] = "from " + quoted(c.From) + " to " + quoted(c.To)
+	for key, list := range map[string][]CallRule{"calls": p.Calls, "tails": p.Tails} {
+		for i, c := range list {
+			out[fmt.Sprintf("%s[%d]", key, i)] = "from " + quoted(c.From) + " to " + quoted(c.To)
+		}
 	}
 	return out
 }

@@ -56,6 +56,7 @@ type Policy struct {
 	Rules   []Rule // of the document's tenants section, in its order
 
 	Calls     []CallRule // who may bind to whom, beside what tenants' own folders say
+	Tails     []CallRule // whose log and outcome events (From) go to whom (To)
 	CallDepth int        // invocations that one request may lead to in a row, its own included
 
 	source *source   // where values came from; nil for a preset and for a policy from elsewhere

@@ -246,6 +246,7 @@ func TestBadPolicies(t *testing.T) {
 		{"calls of nobody", "calls: [{from: [a]}]", "1:9", "needs both from and to"},
 		{"calls of a path", "calls: [{from: [../a], to: [b]}]", "1:17", "cannot be a tenant id"},
 		{"calls as a mapping", "calls: {a: b}", "1:8", "must be a list"},
+		{"tails to all", "tails: [{from: [a], to: ['*']}]", "1:9", "name the tenants"},
 		{"no depth", "callDepth: 0", "1:12", "from 1 to 32"},
 		{"egress is a list", "egress: [a]", "1:9", "must be a mapping"},
 		{"allow is text", "egress: {allow: a.example}", "1:17", "must be a list of patterns"},

@@ -43,7 +43,9 @@ func Schema() []byte {
 	props["class"] = map[string]any{"type": "string", "description": described("class")}
 	props["cordon"] = map[string]any{"type": "string", "description": described("cordon")}
 	var call CallRule
-	props["calls"] = map[string]any{"type": []string{"array", "null"}, "maxItems": maxCallRules, "items": object(r.call(&call), "calls."), "description": described("calls")}
+	for _, key := range []string{"calls", "tails"} {
+		props[key] = map[string]any{"type": []string{"array", "null"}, "maxItems": maxCallRules, "items": object(r.call(&call), key+"."), "description": described(key)}
+	}
 	props["tenants"] = map[string]any{"type": []string{"object", "null"}, "additionalProperties": object(r.tenant(&s), "tenant."),
 		"description": "what tenants get that differ, by id, by glob (acme-*) or by label (label:premium)"}
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"

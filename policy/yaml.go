@@ -21,12 +21,7 @@ func (p *Policy) YAML() []byte {
 	if len(p.Accept) > 0 {
 		fmt.Fprintf(&b, "accept: [%s]\n", strings.Join(p.Accept, ", "))
 	}
-	if len(p.Calls) > 0 {
-		b.WriteString("calls:\n")
-		for _, c := range p.Calls {
-			fmt.Fprintf(&b, "  - {from: %s, to: %s}\n", quoted(c.From), quoted(c.To))
-		}
-	}
+	writeCalls(&b, p)
 	names(&b, "classes", p.Classes, func(name string) {
 		c := p.Classes[name]
 		write(&b, "    ", r.class(&c))

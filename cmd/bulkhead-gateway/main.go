@@ -238,6 +238,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		MaxShards: boot.MaxShards,
 		Memory:    boot.Memory,
 		Observer:  obs,
+		MayCall:   func(caller, callee string) bool { return pol.MayCall(caller, callee) },
 		Fetch: func(v *tenants.Version, r *gatewayside.Subrequest) {
 			if r.Binding > 0 {
 				server.Service(v, r)
@@ -316,6 +317,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		MaxConns: conns, OnLog: onLog(log, opt.dev),
 	})
 	go server.RunCrons(ctx, registry.Crons)
+	go server.RunTails(ctx)
 	asked := make(chan struct{})
 	admin := gateway.NewAdmin(gateway.AdminOptions{
 		Server: server, Boot: boot, Policy: policies.Current, Reload: policies.Reload,

@@ -9,6 +9,18 @@ import (
 	"bulkhead/schema/gen"
 )
 
+func TestTail(t *testing.T) {
+	w := load(t, `export default { async tail(events, env, ctx) { await null; console.log(Array.isArray(events), events[0].scriptName, typeof ctx.waitUntil, env.A); } };`, engine.EnvVar{Name: "A", Value: "x"})
+	event := engine.Request{Method: runtime.EventMethod("POST", "tail", "", ""), URL: "https://tail.invalid/", BodyMode: gen.BodyMode_whole, Body: []byte(`[{"scriptName":"b"}]`)}
+	if a := w.do(event); a.finished != 1 || a.outcome != gen.Outcome_ok || len(w.logs) != 1 || !strings.Contains(w.logs[0], "true b function x") {
+		t.Errorf("finished %d times, %v %s, logs %q", a.finished, a.outcome, a.message, w.logs)
+	}
+	event.Body = []byte("{")
+	if a := w.do(event); a.finished != 1 || a.outcome != gen.Outcome_exception {
+		t.Errorf("bad JSON: finished %d times, %v", a.finished, a.outcome)
+	}
+}
+
 func TestScheduled(t *testing.T) {
 	event := engine.Request{Method: runtime.EventMethod("POST", "scheduled", "", "*/5 * * * *"), URL: "https://scheduled.invalid/1700000000000"}
 	for _, c := range []struct {

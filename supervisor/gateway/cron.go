@@ -150,7 +150,7 @@ func (s *Server) event(ctx context.Context, v *tenants.Version, r gatewayside.Op
 
 // prepareEvent is prepare for an event that the host makes.
 func (c *call) prepareEvent(b *scratch) bool {
-	b.headers = b.headers[:0]
+	b.headers = append(b.headers[:0], c.req.Headers...)
 	c.req.Headers, c.req.RequestID = b.headers, c.id
 	c.req.ReceivedMs, c.req.Attempt = float64(c.start.UnixMicro())/1e3, 1
 	return true

@@ -127,6 +127,7 @@ func (c *call) settle(o gen.Outcome) {
 	c.stats.Running.Add(-1)
 	c.s.running.Add(-1)
 	c.s.obs.Metrics.Latency(time.Since(c.start))
+	c.tail(o)
 	if c.settled != nil {
 		close(c.settled)
 	}

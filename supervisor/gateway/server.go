@@ -91,6 +91,7 @@ type Server struct {
 	conns    atomic.Int64
 	guards   guardSet
 	sockets  socketSet
+	tails    tails
 	running  atomic.Int64 // invocations admitted and not over
 	draining atomic.Bool
 	asked    atomic.Bool    // a request came since Idle was last called

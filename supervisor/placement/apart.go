@@ -7,8 +7,9 @@ import (
 )
 
 // Whoever can have another tenant started must not get it as a neighbour by doing so (DESIGN, invariant
-// 5). Service bindings are known before anything of them runs: versions bound to each other are never
-// put into one shard. What else one tenant causes in another, a request to its public address or a call
+// 5). Service bindings are known before anything of them runs: a version is never put into one shard with
+// whom it may call by one. (A binding that nobody has agreed to starts nothing, and keeps nobody apart: or
+// a few tenants, one in each shard, could leave another without a place.) What else one tenant causes in another, a request to its public address or a call
 // at second hand, is known when it happens: from then on they are kept apart, and if chance had put
 // them together before, the one that was asked is moved.
 
@@ -88,11 +89,16 @@ func hosts(s *shard, tenant string) bool {
 // strangersLocked says whether a version may be in a shard, as far as its neighbours go.
 func (p *Pool) strangersLocked(v *tenants.Version, s *shard) bool {
 	for _, pl := range s.hosted {
-		if o := pl.v; o.Tenant != v.Tenant && (v.Calls(o.Tenant) || o.Calls(v.Tenant) || p.apart.are(v.Tenant, o.Tenant)) {
+		if o := pl.v; o.Tenant != v.Tenant && (p.calls(v, o) || p.calls(o, v) || p.apart.are(v.Tenant, o.Tenant)) {
 			return false
 		}
 	}
 	return true
+}
+
+// calls says whether one version can call the other by a binding.
+func (p *Pool) calls(v, o *tenants.Version) bool {
+	return v.Calls(o.Tenant) && (o.Welcomes(v.Tenant) || p.opt.MayCall != nil && p.opt.MayCall(v.Tenant, o.Tenant))
 }
 
 func (a apart) are(x, y string) bool {

@@ -26,6 +26,7 @@ func TestBoundTenantsNeverMeet(t *testing.T) {
 			pool := newPool(t, p, nil)
 			for i := range 40 {
 				a, b := bound(fmt.Sprint("a", i), fmt.Sprint("b", i)), version(fmt.Sprint("b", i))
+				b.Callers = []string{a.Tenant}
 				if first {
 					a, b = b, a
 				}
@@ -39,6 +40,24 @@ func TestBoundTenantsNeverMeet(t *testing.T) {
 				pool.Evict(a.Tenant)
 				pool.Evict(b.Tenant)
 			}
+			pool.Close()
+		})
+	}
+}
+
+// A binding that nobody agreed to keeps nobody apart; one that policy allows does.
+func TestOnlyCallersAreKeptApart(t *testing.T) {
+	for _, may := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			pool := newPool(t, &plant{}, func(o *Options) {
+				o.MayCall = func(caller, callee string) bool { return may && caller == "a" && callee == "b" }
+			})
+			la, lb := take(t, pool, bound("a", "b")), take(t, pool, version("b"))
+			if together := la.Shard() == lb.Shard(); together == may {
+				t.Errorf("allowed %v, together %v", may, together)
+			}
+			la.Release()
+			lb.Release()
 			pool.Close()
 		})
 	}

@@ -82,6 +82,8 @@ type Options struct {
 	Observer  *observe.Observer
 	// Fetch performs a subrequest of a tenant and returns when it is over; nil: there is no way out.
 	Fetch func(v *tenants.Version, r *gatewayside.Subrequest)
+	// MayCall says whether policy lets a tenant call another, beside what the callee's folder says; nil: no.
+	MayCall func(caller, callee string) bool
 	// OnLog is given the log lines of tenants as they come, beside Observer.Logs; may be nil.
 	OnLog func(tenant string, line observe.Line)
 	// OnObserved is given what was seen of tenants, where policy says that it is recorded; may be nil.

@@ -120,6 +120,11 @@ const request = (id, method, url, flat, bodyMode, body, requestId, attempt) => {
       host.setContext(undefined);
       return;
     }
+    if (event === "tail") {
+      eventHandlersUnit.get().tail(inv, mainNamespace, env, newExecutionContext(inv));
+      host.setContext(undefined);
+      return;
+    }
     if (event === "call") {
       rpcUnit.get().call(mainNamespace, entrypoint, name, inv, env, newExecutionContext(inv));
       host.setContext(undefined);

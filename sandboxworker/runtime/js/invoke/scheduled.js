@@ -41,4 +41,15 @@ const scheduled = (inv, namespace, e, ctx, cron, url) => {
   run(inv, namespace, "scheduled", e, ctx, new ScheduledController(kInternal, time, cron));
 };
 
-return { __proto__: null, scheduled };
+// tail gives what others did: the body is a JSON array of it.
+const tail = (inv, namespace, e, ctx) => {
+  PromiseThen(readBody(new Body(B_WIRE, inv.wire)), (bytes) => {
+    try {
+      run(inv, namespace, "tail", e, ctx, JSONParse(host.utf8Decode(bytes, false, false)));
+    } catch (error) {
+      inv.fail(error);
+    }
+  }, (error) => inv.fail(error));
+};
+
+return { __proto__: null, scheduled, tail };
