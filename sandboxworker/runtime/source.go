@@ -23,6 +23,7 @@ var units = []unit{
 		"encoding/base64.js",
 	}},
 	{"eventsUnit", []string{"events/event.js", "events/target.js", "events/abort.js", "events/exports.js"}},
+	{"cloneUnit", []string{"scope/clone.js"}},
 	{"messageUnit", []string{"events/message.js"}},
 	{"urlUnit", []string{"url/searchparams.js", "url/url.js"}},
 	{"urlPatternUnit", []string{"url/pattern.js"}},
@@ -43,7 +44,7 @@ var units = []unit{
 	{"fetchUnit", []string{"fetch/subrequest.js"}},
 	{"", []string{
 		"fetch/headers.js", "fetch/body.js", "fetch/request.js", "fetch/response.js", "fetch/fetch.js",
-		"scope/timers.js", "scope/performance.js", "scope/clone.js", "invoke/ops.js", "invoke/wirebody.js", "invoke/pump.js",
+		"scope/timers.js", "scope/performance.js", "invoke/ops.js", "invoke/wirebody.js", "invoke/pump.js",
 		"invoke/invocation.js", "fetch/wasm.js", "node/builtin.js", "scope/globals.js", "invoke/handlers.js",
 	}},
 }
