@@ -63,6 +63,7 @@ CloseEvent:Event new/1 wasClean code reason
 Navigator illegal userAgent hardwareConcurrency language
 IdentityTransformStream:TransformStream new/0
 FixedLengthStream:IdentityTransformStream new/1
+HTMLRewriter new/0 on/2 onDocument/1 transform/1
 `
 
 // globals are the members of the global object itself: name/N (function), name (attribute without a

@@ -23,6 +23,7 @@ var units = []unit{
 		"encoding/base64.js", "rpc/captures.js",
 	}},
 	{"eventsUnit", []string{"events/event.js", "events/target.js", "events/abort.js", "events/exports.js"}},
+	{"cloneUnit", []string{"scope/clone.js"}},
 	{"messageUnit", []string{"events/message.js"}},
 	{"urlUnit", []string{"url/searchparams.js", "url/url.js"}},
 	{"urlPatternUnit", []string{"url/pattern.js"}},
@@ -46,7 +47,7 @@ var units = []unit{
 	{"rpcUnit", []string{"rpc/codec.js", "rpc/service.js", "rpc/entrypoint.js"}},
 	{"", []string{
 		"fetch/headers.js", "fetch/body.js", "fetch/request.js", "fetch/response.js", "fetch/fetch.js",
-		"scope/timers.js", "scope/performance.js", "scope/clone.js", "invoke/ops.js", "invoke/wirebody.js", "invoke/pump.js",
+		"scope/timers.js", "scope/performance.js", "invoke/ops.js", "invoke/wirebody.js", "invoke/pump.js",
 		"invoke/invocation.js", "fetch/wasm.js", "node/builtin.js", "scope/globals.js", "invoke/handlers.js",
 	}},
 }

@@ -240,6 +240,7 @@ func (x *executor) turnShared(t *tenant, f func(*engine.Isolate) engine.Turn) {
 	before := t.cpu.Load()
 	x.turnFor(t, nil, x.budget(t, nil), f)
 	x.share(t, time.Duration(t.cpu.Load()-before))
+	t.unowned = 0
 }
 
 // share charges CPU to all invocations alike.

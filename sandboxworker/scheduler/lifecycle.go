@@ -109,7 +109,7 @@ func (x *executor) dispose(t *tenant) {
 		x.inside(t, t.iso.Dispose)
 		t.iso = nil
 	}
-	t.results = nil // a later isolate knows nothing of them
+	t.results, t.resultBytes, t.unowned = nil, 0, 0 // a later isolate knows nothing of them
 	t.host.Close()
 	t.heap.Store(0)
 	t.external.Store(0)

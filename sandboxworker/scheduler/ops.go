@@ -8,6 +8,9 @@ const (
 	// maxResults bounds the results that wait for their turn. The runtime stops a tenant's code
 	// well below it.
 	maxResults = 16 << 10
+	// maxResultBytes bounds their data. It is no part of the isolate, and some operations give much
+	// for little; one result may go beyond it.
+	maxResultBytes = 32 << 20
 	// opHelpBytes is the input from which on an operation takes long enough for another executor
 	// to be called to the socket.
 	opHelpBytes = 256 << 10
@@ -36,11 +39,19 @@ func (x *executor) runOp(t *tenant, r *engine.Record) {
 	if inv != nil && inv.cpu >= inv.limit() {
 		return // the invocation ends when this result comes up
 	}
+	if t.resultBytes > maxResultBytes {
+		res.meta = "too many bytes of results of operations wait to be delivered: await some first"
+		return
+	}
+	if inv == nil && t.unowned >= t.limits.startupCPU {
+		res.meta = "code that belongs to no request has used up its CPU"
+		return
+	}
 	if len(r.Data) >= opHelpBytes {
 		x.s.callHelp()
 	}
 	began := ownCPU()
-	budget := t.limits.startupCPU
+	budget := t.limits.startupCPU - t.unowned
 	if inv != nil {
 		budget = inv.limit() - inv.cpu
 	}
@@ -49,9 +60,12 @@ func (x *executor) runOp(t *tenant, r *engine.Record) {
 	h.Inv, h.Elsewhere = r.Inv, 0
 	res.ok, res.meta, res.data = h.Do(r.Code, string(r.Text), r.Data)
 	took := ownCPU() - began + h.Elsewhere
+	t.resultBytes += len(res.data)
 	t.cpu.Add(int64(took))
 	if inv != nil {
 		inv.cpu += took
+	} else {
+		t.unowned += took
 	}
 }
 
@@ -63,6 +77,7 @@ func (t *tenant) hasResult() bool { return len(t.results) > 0 && len(t.invs) > 0
 func (x *executor) deliverResult(t *tenant) {
 	res := t.results[0]
 	t.results[0] = nil
+	t.resultBytes -= len(res.data)
 	if t.results = t.results[1:]; len(t.results) == 0 {
 		t.results = nil
 	}

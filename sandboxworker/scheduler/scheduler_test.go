@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 			os.Exit(2)
 		}
 	}
-	testEngine, err = engine.Init(engine.Config{Profile: profile, Source: runtime.Source(), HeapMaxBytes: 128 << 20})
+	testEngine, err = engine.Init(engine.Config{Profile: profile, Source: runtime.Source(), Data: runtime.Data(), HeapMaxBytes: 128 << 20})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

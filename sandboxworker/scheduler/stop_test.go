@@ -121,6 +121,44 @@ func TestNoWorkWithoutARequest(t *testing.T) {
 	h.wantOK(h.get(n, "/"), "0")
 }
 
+// An operation that would take for ever stops at the limit of whoever it is for: the request's, or
+// start-up's, once for all that start-up code asks for.
+func TestOperationsAreStopped(t *testing.T) {
+	h := startShard(t, Options{})
+	const endless = `const derive = async () => crypto.subtle.deriveBits({ name: "PBKDF2", hash: "SHA-512", salt: new Uint8Array(8), iterations: 2 ** 31 - 1 }, await crypto.subtle.importKey("raw", new Uint8Array(8), "PBKDF2", false, ["deriveBits"]), 512);`
+	n := h.load(endless+` export default { async fetch() { await derive(); return new Response("never"); } }`, func(l *limits.Tenant) { l.CPU = 50 * time.Millisecond })
+	h.wantOutcome(h.get(n, "/"), gen.Outcome_exceededCpu)
+	began := time.Now()
+	m := h.load(endless+` const all = Promise.allSettled(Array.from({ length: 500 }, derive)); export default { async fetch() { const s = await all; return new Response(s.filter((x) => x.status === "rejected").length + s[499].reason.name); } }`,
+		func(l *limits.Tenant) { l.StartupCPU = 50 * time.Millisecond; l.CPU = 2 * time.Second })
+	h.wantOK(h.get(m, "/"), "500OperationError")
+	if d := time.Since(began); d > 20*time.Second {
+		t.Errorf("start-up's operations took %v", d)
+	}
+}
+
+// What operations give and keep outside the isolate is bounded, and goes with the invocation.
+func TestOperationsAreBounded(t *testing.T) {
+	h := startShard(t, Options{})
+	n := h.load(`export default { async fetch(r) {
+		if (r.url.endsWith("/open")) { // left in the middle; goleak looks for what remains
+			for (let i = 0; i < 16; i++) { const d = new DecompressionStream("gzip"); d.readable.getReader().read(); d.writable.getWriter().write(new Uint8Array([0x1f, 0x8b])); }
+			await new Promise((done) => setTimeout(done, 2));
+			return new Response("open");
+		}
+		const k = await crypto.subtle.importKey("raw", new Uint8Array(8), "HKDF", false, ["deriveBits"]), none = new Uint8Array();
+		const all = await Promise.allSettled(Array.from({ length: 3500 }, () => crypto.subtle.deriveBits({ name: "HKDF", hash: "SHA-512", salt: none, info: none }, k, 255 * 512)));
+		const why = all.find((x) => x.status === "rejected")?.reason;
+		return new Response(why?.name + " " + why?.message);
+	} }`, func(l *limits.Tenant) { l.CPU = 20 * time.Second; l.Pending = 4096; l.Memory = 128 << 20 })
+	for range 3 {
+		h.wantOK(h.get(n, "/open"), "open")
+	}
+	if a := h.get(n, "/"); !strings.Contains(a.body, "too many bytes of results of operations wait") {
+		t.Errorf("%+v", a)
+	}
+}
+
 func TestOperationsAreCharged(t *testing.T) {
 	h := startShard(t, Options{})
 	n := h.load(`export default { async fetch() {

@@ -72,13 +72,15 @@ type tenant struct {
 	awaited  bool      // stands in for one whose load has not come: not to be run
 
 	// Owned by the executor that runs the tenant.
-	iso     *engine.Isolate // nil until loaded, and after its isolate was given up
-	clock   float64         // JS time of its last turn, ms since 1970
-	invs    map[uint32]*invocation
-	subs    map[uint32]*subrequest
-	host    runtime.Host // what its operations keep
-	results []*opResult  // of operations, oldest first; delivered before any event
-	trimmed bool         // its isolate was made small since it last ran; read under mu while it is idle
+	iso         *engine.Isolate // nil until loaded, and after its isolate was given up
+	clock       float64         // JS time of its last turn, ms since 1970
+	invs        map[uint32]*invocation
+	subs        map[uint32]*subrequest
+	host        runtime.Host  // what its operations keep
+	results     []*opResult   // of operations, oldest first; delivered before any event
+	resultBytes int           // of their data
+	unowned     time.Duration // CPU of operations that belong to no invocation, since it was last shared out
+	trimmed     bool          // its isolate was made small since it last ran; read under mu while it is idle
 
 	log logAccount // of code that belongs to no request, since the last one began
 

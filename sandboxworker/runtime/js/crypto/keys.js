@@ -41,46 +41,50 @@ const checkCurve = (params, what) => {
 
 // ---- generateKey
 
+// later calls f when the caller's code has gone on. What is wrong with the parameters is said at once, what is
+// wrong with the usages by the operation itself, which the standard has run in parallel: scripts can tell.
+const later = (f) => PromiseThen(PromiseResolve(undefined), f);
+
 const generateKey = (params, extractable, usages, what) => {
   const { name } = params;
   const allowed = keyUsages[name];
-  const secret = allowed.secret;
-  if (secret !== undefined) {
-    checkUsages(usages, secret, name, what);
+  if (allowed.secret !== undefined) {
     const bits = secretLength(params, what);
     if (bits === 0) throw operationError(`${what}: the length must not be 0.`);
-    checkNotEmpty(usages, what);
-    let bytes;
     if (bits > 8 * 65536 * 16) throw operationError(`${what}: a key of ${bits} bits is too long.`);
-    bytes = new Uint8Array(MathCeil(bits / 8));
-    host.randomFill(bytes);
-    const k = new KeyState("secret", name, bytes);
-    k.hash = params.hash;
-    k.length = bits;
-    return PromiseResolve(finishKey(k, usages, extractable, what));
-  }
-  for (let i = 0; i < usages.length; i++) {
-    if (!ArrayIncludes(allowed.private, usages[i]) && !ArrayIncludes(allowed.public, usages[i])) {
-      throw syntaxError(`${what}: ${name} keys cannot have the usage '${usages[i]}'.`);
-    }
+    return later(() => {
+      checkUsages(usages, allowed.secret, name, what);
+      checkNotEmpty(usages, what);
+      const bytes = new Uint8Array(MathCeil(bits / 8));
+      host.randomFill(bytes);
+      const k = new KeyState("secret", name, bytes);
+      k.hash = params.hash;
+      k.length = bits;
+      return finishKey(k, usages, extractable, what);
+    });
   }
   checkCurve(params, what);
-  const forPrivate = someUsages(usages, allowed.private), forPublic = someUsages(usages, allowed.public);
-  let words;
+  let words = `generate-ec ${params.curve ?? name}`;
   if (isRSA(name)) {
     let e = 0;
     for (let i = 0; i < TypedArrayLength(params.exponent); i++) e = MathMin(e * 256 + params.exponent[i], 2 ** 40);
     if (e > 2 ** 31 - 1 || e < 3 || e % 2 === 0) throw operationError(`${what}: the public exponent must be odd, at least 3 and below 2^31.`);
-    words = `generate-rsa ${params.length} ${e}`;
     if (params.length > 2 ** 31 - 1) throw operationError(`${what}: the modulus is too long.`);
-  } else {
-    words = `generate-ec ${params.curve ?? name}`;
+    words = `generate-rsa ${params.length} ${e}`;
   }
-  checkNotEmpty(forPrivate, what);
-  return PromiseThen(askHost(words, []), (r) => {
-    const publicKey = finishKey(fromHost("public", params, r.fields[1], r.note, what), forPublic, true, what);
-    const privateKey = finishKey(fromHost("private", params, r.fields[0], r.note, what), forPrivate, extractable, what);
-    return { publicKey, privateKey };
+  return later(() => {
+    for (let i = 0; i < usages.length; i++) {
+      if (!ArrayIncludes(allowed.private, usages[i]) && !ArrayIncludes(allowed.public, usages[i])) {
+        throw syntaxError(`${what}: ${name} keys cannot have the usage '${usages[i]}'.`);
+      }
+    }
+    const forPrivate = someUsages(usages, allowed.private), forPublic = someUsages(usages, allowed.public);
+    checkNotEmpty(forPrivate, what);
+    return PromiseThen(askHost(words, []), (r) => {
+      const publicKey = finishKey(fromHost("public", params, r.fields[1], r.note, what), forPublic, true, what);
+      const privateKey = finishKey(fromHost("private", params, r.fields[0], r.note, what), forPrivate, extractable, what);
+      return { publicKey, privateKey };
+    });
   });
 };
 

@@ -51,21 +51,23 @@ const decodeBase64 = (s) => {
   return subarrayU8(out, 0, at);
 };
 
-const { btoa } = { btoa(data) {
-  needArgs("btoa", arguments.length, 1);
-  const s = toDOMString(data);
-  for (let i = 0; i < s.length; i++) {
-    if (StringCharCodeAt(s, i) > 255) throw invalidCharacter("btoa: the string holds characters outside of the Latin1 range.");
-  }
-  return encodeBase64(s.length, (i) => StringCharCodeAt(s, i));
-} };
+const { btoa, atob } = {
+  btoa(data) {
+    needArgs("btoa", arguments.length, 1);
+    const s = toDOMString(data);
+    for (let i = 0; i < s.length; i++) {
+      if (StringCharCodeAt(s, i) > 255) throw invalidCharacter("btoa: the string holds characters outside of the Latin1 range.");
+    }
+    return encodeBase64(s.length, (i) => StringCharCodeAt(s, i));
+  },
 
-const { atob } = { atob(data) {
-  needArgs("atob", arguments.length, 1);
-  const bytes = decodeBase64(toDOMString(data));
-  if (bytes === undefined) throw invalidCharacter("atob: the string is not correctly encoded.");
-  return host.latin1Decode(bytes);
-} };
+  atob(data) {
+    needArgs("atob", arguments.length, 1);
+    const bytes = decodeBase64(toDOMString(data));
+    if (bytes === undefined) throw invalidCharacter("atob: the string is not correctly encoded.");
+    return host.latin1Decode(bytes);
+  },
+};
 
 const base64url = (u8) => encodeBase64(TypedArrayLength(u8), (i) => u8[i],
   "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", "");

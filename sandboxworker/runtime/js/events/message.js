@@ -1,6 +1,7 @@
 // MessageChannel and MessagePort (https://html.spec.whatwg.org/#channel-messaging). Both ends are in this
 // isolate: a message is cloned when it is posted and its event is a task of a later part of the same turn.
 
+const { cloneWithTransfer, transferList } = cloneUnit.get();
 const { EventTarget, MessageEvent, Event, fire, targetState, defineHandler, getHandler, setHandler } = eventsUnit.get();
 
 class PortState {

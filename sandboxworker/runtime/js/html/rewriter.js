@@ -110,8 +110,8 @@ class Pass {
   token(t, data, at, end) {
     const bytes = subarrayU8(data, at, end);
     if (t[0] === "t") {
-      // More of the node follows only where the piece ends.
-      return this.text(bytes, TypedArrayLength(data) - end === TypedArrayLength(this.rest) && end + TypedArrayLength(this.rest) === TypedArrayLength(data) && this.raw === "-");
+      // More of the node can follow only where the host stopped reading.
+      return this.text(bytes, end + TypedArrayLength(this.rest) === TypedArrayLength(data) && this.raw === "-");
     }
     const closed = this.closeText();
     const go = () => (t[0] === "s" ? this.startTag(t, bytes) : t[0] === "e" ? this.endTag(t[2], bytes)

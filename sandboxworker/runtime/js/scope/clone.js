@@ -66,8 +66,4 @@ const transferList = (list, what) => toSequence(list, what, (v) => {
   return v;
 });
 
-const { structuredClone } = { structuredClone(value, options = undefined) {
-  needArgs("structuredClone", arguments.length, 1);
-  const { transfer } = toDictionary(options, "structuredClone options");
-  return cloneWithTransfer(value, transfer === undefined ? undefined : transferList(transfer, "structuredClone option transfer")).value;
-} };
+return { __proto__: null, cloneWithTransfer, transferList };

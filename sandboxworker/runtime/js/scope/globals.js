@@ -11,6 +11,13 @@ const { queueMicrotask } = { queueMicrotask(callback) {
   });
 } };
 
+const { structuredClone } = { structuredClone(value, options = undefined) {
+  needArgs("structuredClone", arguments.length, 1);
+  const { transfer } = toDictionary(options, "structuredClone options");
+  const { cloneWithTransfer, transferList } = cloneUnit.get();
+  return cloneWithTransfer(value, transfer === undefined ? undefined : transferList(transfer, "structuredClone option transfer")).value;
+} };
+
 const { reportError } = { reportError(error) {
   needArgs("reportError", arguments.length, 1);
   reportException(error);

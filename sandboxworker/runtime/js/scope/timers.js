@@ -104,20 +104,22 @@ const timerCallback = (handler, what) => {
   return handler;
 };
 
-const { setTimeout } = { setTimeout(handler, timeout = 0) {
-  needArgs("setTimeout", arguments.length, 1);
-  return addTimer(timerCallback(handler, "setTimeout"), toNumber(timeout) | 0, false, timerArgs(arguments, 2));
-} };
-const { setInterval } = { setInterval(handler, timeout = 0) {
-  needArgs("setInterval", arguments.length, 1);
-  return addTimer(timerCallback(handler, "setInterval"), toNumber(timeout) | 0, true, timerArgs(arguments, 2));
-} };
+const { setTimeout, setInterval, clearTimeout, clearInterval } = {
+  setTimeout(handler, timeout = 0) {
+    needArgs("setTimeout", arguments.length, 1);
+    return addTimer(timerCallback(handler, "setTimeout"), toNumber(timeout) | 0, false, timerArgs(arguments, 2));
+  },
+  setInterval(handler, timeout = 0) {
+    needArgs("setInterval", arguments.length, 1);
+    return addTimer(timerCallback(handler, "setInterval"), toNumber(timeout) | 0, true, timerArgs(arguments, 2));
+  },
+  clearTimeout(id = 0) { clearTimer(id); },
+  clearInterval(id = 0) { clearTimer(id); },
+};
 const clearTimer = (id) => {
   const t = timersById.get(toNumber(id) | 0);
   if (t !== undefined) killTimer(t);
 };
-const { clearTimeout } = { clearTimeout(id = 0) { clearTimer(id); } };
-const { clearInterval } = { clearInterval(id = 0) { clearTimer(id); } };
 
 // runTimer fires the first timer due at or before `now` and says whether another one of the same
 // invocation is: each invocation pays for its own turn.

@@ -1,7 +1,7 @@
 // Transferable streams (https://streams.spec.whatwg.org/#rs-transfer). The new stream is in this isolate
 // too; as across a message port, each chunk that passes is cloned.
 
-const cloning = () => createTransform((chunk, c) => transformEnqueue(c, cloneWithTransfer(chunk, undefined).value), undefined, undefined);
+const cloning = () => createTransform((chunk, c) => transformEnqueue(c, cloneUnit.get().cloneWithTransfer(chunk, undefined).value), undefined, undefined);
 const pipeQuietly = (from, to) => markHandled(readableStreamPipeTo(from, to,
   { __proto__: null, preventAbort: false, preventCancel: false, preventClose: false, signal: undefined }));
 
