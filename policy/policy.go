@@ -144,7 +144,7 @@ func Preset(name string) (*Policy, error) {
 		p.Tenant.Pending = 512
 		p.Tenant.Subrequests = 50
 		p.IdleEvict = time.Minute
-		p.Suspicion.Isolate, p.Suspicion.Watch, p.Suspicion.Stop = 50, 25, 500
+		p.Suspicion.Isolate, p.Suspicion.Watch = 50, 25
 		p.Reshuffle.MaxAge = time.Hour
 	default:
 		return nil, fmt.Errorf("no preset %q: one of dev, standard, strict, paranoid", name)
