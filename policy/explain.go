@@ -60,15 +60,12 @@ func (p *Policy) Explain(tenant string) []Value {
 	if prefix == "shard." || !p.isSet(age) {
 		age = "reshuffle.maxAge"
 	}
-	for _, v := range []Value{
-		{"shard.memory", FormatBytes(c.Shard.Memory), p.first(prefix+"memory", "shard.memory")},
-		{"shard.maxTenants", fmt.Sprint(c.Shard.MaxTenants), p.first(prefix+"maxTenants", "shard.maxTenants")},
-		{"shard.maxAge", duration(c.MaxAge), p.first(age)},
-		{"placement.spread", fmt.Sprint(p.SpreadOf(s.Cordon)), p.first("cordons."+s.Cordon+".spread", "placement.spread")},
-	} {
-		out = append(out, v)
-	}
-	return out
+	return append(out,
+		Value{"shard.memory", FormatBytes(c.Shard.Memory), p.first(prefix+"memory", "shard.memory")},
+		Value{"shard.maxTenants", fmt.Sprint(c.Shard.MaxTenants), p.first(prefix+"maxTenants", "shard.maxTenants")},
+		Value{"shard.maxAge", duration(c.MaxAge), p.first(age)},
+		Value{"placement.spread", fmt.Sprint(p.SpreadOf(s.Cordon)), p.first("cordons."+s.Cordon+".spread", "placement.spread")},
+	)
 }
 
 // isSet says whether the document sets a key.

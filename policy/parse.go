@@ -157,6 +157,7 @@ func (r *reader) top() []field {
 		{"preset", rule{set: later, schema: enum(Presets())}}, // read before everything else
 		{"profile", r.profile(&r.p.Profile)},
 		{"idleEvict", r.duration(&r.p.IdleEvict, time.Second, 30*24*time.Hour)},
+		{"forceMitigations", r.boolean(&r.p.ForceMitigations)},
 		{"accept", rule{set: r.accept, schema: list(enum(Degradations()))}},
 		{"limits", r.section(r.limits(&r.p.Tenant))},
 		{"egress", r.section(r.egress(&r.p.Egress, false))},

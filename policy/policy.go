@@ -41,8 +41,11 @@ type Policy struct {
 	Shard     limits.Shard
 	Profile   seccomp.Profile // of every tenant that no rule says otherwise of
 	IdleEvict time.Duration   // a tenant without a request for this long is unloaded
-	Accept    []string        // degradations the operator has named, sorted
-	Egress    egress.Rules    // of every tenant that no rule says otherwise of
+	// ForceMitigations: the processor's speculation mitigations are forced in every process, whatever the
+	// kernel would do by itself.
+	ForceMitigations bool
+	Accept           []string     // degradations the operator has named, sorted
+	Egress           egress.Rules // of every tenant that no rule says otherwise of
 
 	Placement Placement
 	Suspicion suspicion.Config
@@ -135,6 +138,7 @@ func Preset(name string) (*Policy, error) {
 	case "paranoid":
 		p.Profile = seccomp.Jitless
 		p.Shard.MaxTenants = 1
+		p.ForceMitigations = true
 		p.Shard.Memory = 512 << 20
 		p.Tenant.Memory = 64 << 20
 		p.Tenant.Concurrent = 128
@@ -146,7 +150,7 @@ func Preset(name string) (*Policy, error) {
 		p.Tenant.Pending = 512
 		p.Tenant.Subrequests = 50
 		p.IdleEvict = time.Minute
-		p.Suspicion.Isolate, p.Suspicion.Watch, p.Suspicion.Stop = 50, 25, 500
+		p.Suspicion.Isolate, p.Suspicion.Watch = 50, 25
 		p.Reshuffle.MaxAge = time.Hour
 	default:
 		return nil, fmt.Errorf("no preset %q: one of dev, standard, strict, paranoid", name)

@@ -301,3 +301,23 @@ func TestSchemaUpToDate(t *testing.T) {
 		t.Errorf("%s is not what the table says (%v): run make generate", file, err)
 	}
 }
+
+// What docs/POLICY.md shows is a policy.
+func TestDocumentedExample(t *testing.T) {
+	b, err := os.ReadFile("../docs/POLICY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "```yaml\n")
+	example, _, found := strings.Cut(rest, "```")
+	p, err := Parse("docs/POLICY.md", []byte(example))
+	if err != nil || !found {
+		t.Fatal(err)
+	}
+	if got := p.For("shop"); got.Cordon != "paid" || got.Limits.CPU != 100*time.Millisecond {
+		t.Errorf("shop: %+v", got)
+	}
+	if got := p.For("x-preview"); got.Cordon != "free" || got.Class != "careful" || got.Limits.CPU != 10*time.Millisecond {
+		t.Errorf("x-preview: %+v", got)
+	}
+}

@@ -419,7 +419,8 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 		return nil, fmt.Errorf("open stream: the shard does not read: %w", err)
 	}
 	s := &Stream{c: c, upgrade: r.Upgrade, name: r.RequestID, chain: r.Chain, headReady: make(chan struct{}), recvWindow: c.opt.Wire.Window, sendWindow: c.opt.Wire.Window - len(r.Body)}
-	if r.BodyMode != gen.BodyMode_streamed {
+	s.streamed = r.BodyMode == gen.BodyMode_streamed
+	if !s.streamed {
 		s.request, s.sendWindow = bodyClosed, 0
 	}
 	c.mu.Lock()

@@ -127,7 +127,9 @@ type Stream struct {
 	// deadline is when the stream is ended from this side, Unix ns.
 	deadline atomic.Int64
 
-	effects atomic.Uint32 // of Effect
+	effects   atomic.Uint32 // of Effect
+	evacuated atomic.Bool
+	streamed  bool // the request's body is not in its first frame
 
 	mu        sync.Mutex
 	headReady chan struct{} // closed by mu's holder when head is set or the stream is over

@@ -46,14 +46,15 @@ type Kind struct {
 //
 // The scale: 100 points isolate, so one millisecond of bracketed CPU is one point, and a hundred of
 // them, in whatever portions and beside whatever else, are enough. All that honest tenants do in
-// plenty (the rows with a bound, Starts excepted) comes to less than 100 together.
+// plenty (the rows with a bound below 100, Starts excepted) comes to less than 100 together. Nothing but
+// violations comes to 1000: who talks much, or crashes often, is served alone and not refused.
 func Kinds() [NumSignals]Kind {
 	return [NumSignals]Kind{
-		Bracketed:  {Name: "bracketedCpu", Unit: "ms", Weight: 1, Keeps: true, Why: "code ran between two events that can be timed from outside"},
+		Bracketed:  {Name: "bracketedCpu", Unit: "ms", Weight: 1, Most: 500, Keeps: true, Why: "code ran between two events that can be timed from outside"},
 		Remote:     {Name: "remoteCpu", Unit: "ms", Weight: 0.001, Most: 15, Why: "code ran between a request and its answer"},
 		CPU:        {Name: "cpu", Unit: "s", Weight: 0.2, Most: 10, Why: "processor time"},
 		Kills:      {Name: "kills", Weight: 0.5, Most: 15, Why: "invocations exceeded a limit"},
-		Aborts:     {Name: "aborts", Weight: 60, Why: "a process ended that it ran in"},
+		Aborts:     {Name: "aborts", Weight: 60, Most: 300, Why: "a process ended that it ran in"},
 		Churn:      {Name: "churn", Weight: 1, Most: 10, Why: "its isolate is started again and again"},
 		Wasm:       {Name: "wasm", Weight: 5, Most: 5, Level: true, Why: "it may run WebAssembly"},
 		Buffers:    {Name: "buffers", Unit: "MiB", Weight: 0.2, Most: 5, Level: true, Why: "it holds large buffers"},

@@ -51,6 +51,8 @@ func TestVerdicts(t *testing.T) {
 		{"exceeds its limits now and then", []act{{time.Minute, 60, of(Kills, 1), false}}, None, "kills"},
 		{"exceeds its limits all the time", []act{{time.Second, 600, of(Kills, 5), false}}, None, "kills"},
 		{"one death", []act{{time.Second, 1, of(Aborts, 1), false}}, Watch, "aborts"},
+		{"talks all day", []act{{time.Second, 40000, of(Bracketed, 20), false}}, Isolate, "bracketedCpu"},
+		{"crashes all day", []act{{time.Second, 40000, of(Aborts, 1), false}}, Isolate, "aborts"},
 		{"two deaths", []act{{time.Minute, 2, of(Aborts, 1), true}}, Isolate, "aborts"},
 		{"a forbidden call", []act{{time.Second, 1, of(Violations, 1), false}}, Isolate, "violations"},
 		{"ten of them", []act{{time.Second, 11, of(Violations, 1), false}}, Stop, "violations"},
@@ -112,8 +114,12 @@ func TestBoundedSignalsNeverIsolateAlone(t *testing.T) {
 	cfg := Default()
 	for s, k := range Kinds() {
 		a := Account{}.Add(&cfg, of(Signal(s), 1e12), true, start)
-		if got := Judge(&cfg, a).Verdict; (k.Most > 0) != (got < Isolate) {
+		got := Judge(&cfg, a).Verdict
+		if ordinary := k.Most > 0 && k.Most < float64(cfg.Isolate); ordinary != (got < Isolate) {
 			t.Errorf("%s alone: %v, bounded at %v", k.Name, got, k.Most)
+		}
+		if (got == Stop) != (Signal(s) == Violations) {
+			t.Errorf("%s alone: %v", k.Name, got)
 		}
 	}
 }
@@ -183,11 +189,15 @@ func TestTableIsWhole(t *testing.T) {
 		}
 		names[k.Name] = true
 	}
-	sum := 0.0
+	sum, all := 0.0, 0.0
 	for s, k := range Kinds() {
-		if Signal(s) != Starts {
+		all += k.Most
+		if k.Most < float64(Default().Isolate) && Signal(s) != Starts {
 			sum += k.Most
 		}
+	}
+	if all >= float64(Default().Stop) {
+		t.Errorf("all that is no violation comes to %v points and stops", all)
 	}
 	if sum >= float64(Default().Isolate) {
 		t.Errorf("all that honest tenants do in plenty comes to %v points", sum)

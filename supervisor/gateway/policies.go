@@ -204,7 +204,19 @@ func (p *Policies) check(src []byte) (*policy.Policy, error) {
 			return nil, fmt.Errorf("%s: no tenant had the profile %s so far: %s", p.opt.Path, profile, restart)
 		}
 	}
-	if now := p.now.Load(); !slices.Equal(now.Accept, next.Accept) {
+	now := p.now.Load()
+	for _, x := range []struct {
+		key          string
+		before, next any
+	}{
+		{"shard.pids", now.Shard.PIDs, next.Shard.PIDs}, {"shard.cpuWeight", now.Shard.CPUWeight, next.Shard.CPUWeight},
+		{"shard.files", now.Shard.Files, next.Shard.Files}, {"forceMitigations", now.ForceMitigations, next.ForceMitigations},
+	} {
+		if x.before != x.next {
+			return nil, fmt.Errorf("%s: %s changes from %v to %v: %s", p.opt.Path, x.key, x.before, x.next, restart)
+		}
+	}
+	if !slices.Equal(now.Accept, next.Accept) {
 		return nil, fmt.Errorf("%s: accept changes from [%s] to [%s]: what is accepted is settled at the start; restart bulkhead",
 			p.opt.Path, strings.Join(now.Accept, ", "), strings.Join(next.Accept, ", "))
 	}

@@ -48,6 +48,8 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 		{"no YAML", base + "limits: {", "p.yaml:"},
 		{"more memory than the host may give", base + "shard: {memory: 4GiB}", "restart bulkhead"},
 		{"a profile the launcher does not know", base + "tenants: {b: {profile: jitless}}", "restart bulkhead"},
+		{"threads of a process", base + "shard: {pids: 100}", "restart bulkhead"},
+		{"mitigations", base + "forceMitigations: true", "restart bulkhead"},
 		{"a degradation", base + "accept: [cgroup]", "settled at the start"},
 	} {
 		d.text = c.text

@@ -34,6 +34,13 @@ func died(o gen.Outcome) bool {
 // again decides what becomes of a request whose shard died before its response began: true, it is
 // begun anew, where placement's verdict sends its tenant. The lease is released.
 func (c *call) again(stream *gatewayside.Stream) bool {
+	if stream.Evacuated() {
+		// Its process lives; the tenant was told to leave it before anything came of the request.
+		c.drop()
+		c.req.Attempt++
+		c.s.obs.Metrics.Replayed()
+		return true
+	}
 	v := c.lease.Verdict(c.r.Context(), stream)
 	if v.Alone {
 		c.alone++

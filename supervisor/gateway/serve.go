@@ -347,6 +347,9 @@ func (c *call) refused(err error) {
 		c.v = le.Instead
 		c.startError(le.Instead.Err)
 		c.settle(gen.Outcome_notLoaded)
+	case errors.As(err, &le) && le.Outcome == gen.Outcome_killed: // stopped, by an operator or by suspicion
+		c.settle(gen.Outcome_killed)
+		c.answer(gen.Outcome_killed, le.Failure.Message, 0)
 	case errors.As(err, &le):
 		c.loadError(le)
 		c.settle(gen.Outcome_notLoaded)

@@ -3,6 +3,7 @@ package launcher
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,4 +65,24 @@ func TestThePolicyIsOpenedAnew(t *testing.T) {
 			t.Error("no shard after it")
 		}
 	})
+}
+
+// What a shard may use is argv's.
+func TestShardLimitsAreArgv(t *testing.T) {
+	m := modes()[0]
+	c := start(t, m, built.child, "--shard-files", "48", "--shard-pids", "100").dial()
+	_, pid := c.spawn("shard jit %d", gigabyte)
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "limits"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); strings.HasPrefix(line, "Max open files") {
+			found = len(f) >= 5 && f[3] == "48" && f[4] == "48"
+		}
+	}
+	if !found {
+		t.Errorf("limits of the shard:\n%s", b)
+	}
 }

@@ -30,9 +30,10 @@ type Options struct {
 	GatewayArgs  []string // opaque
 	MaxShards    int
 	MaxBundlers  int
-	ShardMemory  uint64 // bytes
-	Memory       uint64 // bytes that all shards together should not exceed; the gateway keeps to it
-	UIDBase      uint32 // root: the gateway's uid; children get the ones after it
+	ShardMemory  uint64       // bytes, at most: a shard's order says how much
+	Shard        limits.Shard // of every shard, its memory apart
+	Memory       uint64       // bytes that all shards together should not exceed; the gateway keeps to it
+	UIDBase      uint32       // root: the gateway's uid; children get the ones after it
 	Accept       []string
 	Profiles     []seccomp.Profile
 	DrainTimeout time.Duration
@@ -78,6 +79,10 @@ func ParseArgs(args []string, log io.Writer) (Options, error) {
 	f.IntVar(&o.MaxShards, "max-shards", defaultMaxShards, "`N` worker processes at most")
 	f.IntVar(&o.MaxBundlers, "max-bundlers", defaultBundlers, "`N` bundlers at once at most")
 	f.Uint64Var(&o.ShardMemory, "shard-memory", limits.DefaultShard().Memory, "`BYTES` of memory that one shard may have at most")
+	o.Shard = limits.DefaultShard()
+	f.IntVar(&o.Shard.PIDs, "shard-pids", o.Shard.PIDs, "`N` threads that one shard may have")
+	f.IntVar(&o.Shard.CPUWeight, "shard-cpu-weight", o.Shard.CPUWeight, "one shard's share of the processors, `N` as cgroup v2's cpu.weight")
+	f.Uint64Var(&o.Shard.Files, "shard-files", o.Shard.Files, "`N` descriptors that one shard may have")
 	f.Uint64Var(&o.Memory, "memory", physicalMemory()/4*3, "`BYTES` of memory that all shards together should not exceed: idle tenants are unloaded, the least recently used first")
 	f.Uint64Var(&uidBase, "uid-base", DefaultUIDBase, "as root: the gateway's `UID`; children use the ones after it")
 	f.Var(listFlag{&o.Accept}, "accept", "degradation `NAME` the operator accepts (repeat): "+strings.Join(degradationNames(), ", "))
@@ -144,6 +149,9 @@ func (o *Options) check() error {
 	}
 	if o.ShardMemory < minShardMemory {
 		return fmt.Errorf("--shard-memory %s: at least %d", strconv.FormatUint(o.ShardMemory, 10), uint64(minShardMemory))
+	}
+	if s := o.Shard; s.PIDs < 16 || s.PIDs > 4096 || s.CPUWeight < 1 || s.CPUWeight > 10_000 || s.Files < 16 || s.Files > 4096 {
+		return fmt.Errorf("--shard-pids and --shard-files are 16 to 4096, --shard-cpu-weight 1 to 10000")
 	}
 	return nil
 }

@@ -164,7 +164,7 @@ func (l *launcher) spawnShard(p seccomp.Profile, memory uint64) (*child, error) 
 	if err != nil {
 		return nil, failed("descriptors", err)
 	}
-	b.profile, b.shard = p, limits.DefaultShard()
+	b.profile, b.shard = p, l.opt.Shard
 	b.shard.Memory = memory
 	b.room = &room{}
 	err = errors.Join(b.channel(setup.FDControl), b.channel(setup.FDData))

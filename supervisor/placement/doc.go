@@ -43,6 +43,8 @@ import (
 type Conn interface {
 	Load(context.Context, gatewayside.LoadRequest) (gatewayside.LoadResult, error)
 	Evict(ctx context.Context, tenant uint32) error
+	// Evacuate ends what can be begun again elsewhere; see gatewayside.Conn.
+	Evacuate(tenant uint32) (ended int)
 	Stats(context.Context) (gatewayside.Stats, error)
 	CodeCache(ctx context.Context, tenant uint32) ([]byte, error)
 	Open(context.Context, gatewayside.OpenRequest) (*gatewayside.Stream, error)

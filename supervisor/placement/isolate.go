@@ -12,8 +12,8 @@ import (
 
 // In doubt the neighbours move, not the suspect (DESIGN, invariant 6): a suspect that runs goes on where
 // it is and notices nothing, and everybody else leaves its process. Idle neighbours are disposed of at
-// once; busy ones end their requests there, and their next ones go elsewhere. So a false alarm costs
-// nobody a request.
+// once; of the busy, requests that nothing has come of yet are begun again elsewhere, the others end
+// there, and the next ones go elsewhere. So a false alarm costs nobody a request.
 
 // Measures taken against a tenant by suspicion or by an operator. They hold until they are released.
 const (
@@ -30,6 +30,7 @@ type Evacuation struct {
 	Shards []uint32 `json:"shards"` // that the tenant is in
 	Left   int      `json:"left"`   // neighbours disposed of now
 	Busy   int      `json:"busy"`   // neighbours that leave when their requests have ended
+	Begun  int      `json:"begun"`  // requests of neighbours that are begun again elsewhere
 }
 
 // Isolate has everybody else leave the processes that a tenant is in, and keeps it apart from then on.
@@ -63,6 +64,7 @@ func (p *Pool) Isolate(tenant, why, by string) Evacuation {
 				ev.Left++
 			default:
 				ev.Busy++
+				ev.Begun += s.conn.Evacuate(other.handle)
 			}
 		}
 		p.wg.Go(func() { p.vacated(s, tenant, began) })

@@ -176,6 +176,8 @@ func (c *fakeConn) Evict(_ context.Context, tenant uint32) error {
 	return c.Err()
 }
 
+func (c *fakeConn) Evacuate(uint32) int { return 0 }
+
 func (c *fakeConn) CodeCache(context.Context, uint32) ([]byte, error) {
 	return []byte("cache made in shard " + strconv.Itoa(int(c.id))), nil
 }

@@ -74,7 +74,11 @@ func (f *hostFlags) request(ctx context.Context, method, path string) (*http.Res
 	if err != nil || json.Unmarshal(b, &answer) != nil || answer.Error == "" {
 		answer.Error = "the host answered " + resp.Status
 	}
-	return nil, errors.New(doctree.Printable(answer.Error))
+	lines := strings.Split(answer.Error, "\n")
+	for i := range lines {
+		lines[i] = doctree.Printable(lines[i])
+	}
+	return nil, errors.New(strings.Join(lines, "\n"))
 }
 
 // unreachable says why there is no host at a socket and what to do.

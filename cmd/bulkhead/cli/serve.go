@@ -347,7 +347,11 @@ func exampleURL(listen string, found []string, index bool) string {
 // launcherArgs is the launcher's whole command line.
 func (f *serveFlags) launcherArgs(pol *policy.Policy, b binaries, accept []string) ([]string, error) {
 	args := []string{"--gateway", b.gateway, "--worker", b.worker, "--bundler", b.self, "--data", f.data, "--admin", f.admin,
-		"--shard-memory", strconv.FormatUint(pol.ShardMemory(), 10)}
+		"--shard-memory", strconv.FormatUint(pol.ShardMemory(), 10), "--shard-pids", strconv.Itoa(pol.Shard.PIDs),
+		"--shard-cpu-weight", strconv.Itoa(pol.Shard.CPUWeight), "--shard-files", strconv.FormatUint(pol.Shard.Files, 10)}
+	if pol.ForceMitigations {
+		args = append(args, "--force-mitigations")
+	}
 	add := func(flag string, values ...string) {
 		for _, v := range values {
 			args = append(args, flag, v)
