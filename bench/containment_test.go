@@ -1,5 +1,3 @@
-//go:build containment
-
 package main
 
 import (

@@ -1,5 +1,3 @@
-//go:build needed
-
 package needed
 
 import (

@@ -1,5 +1,3 @@
-//go:build needed
-
 // Package needed shows that no row of the worker's filter is there for nothing: a real worker of a real
 // host is watched from its seal on under a workload that uses what workers are for, and every row that no
 // call took must say why it stands all the same.
@@ -88,8 +86,8 @@ func watch(t *testing.T, p seccomp.Profile) map[string]int {
 	for i := range 6 {
 		tenants[fmt.Sprintf("t%d", i)] = hosttest.Worker(everything)
 	}
-	h := hosttest.Start(t, hosttest.Options{Tenants: tenants, Policy: policyOf(p), Quiet: true})
 	tr := newTracer(t)
+	h := hosttest.Start(t, hosttest.Options{Tenants: tenants, Policy: policyOf(p), Quiet: true})
 	hosttest.Eventually(t, 20*time.Second, "sealed shards", func() bool { return len(h.Shards()) >= 2 })
 	traced := map[int]bool{}
 	follow := func() {

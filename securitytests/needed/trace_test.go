@@ -1,5 +1,3 @@
-//go:build needed
-
 package needed
 
 import (
@@ -11,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +48,8 @@ const (
 	syscallStop    = syscall.SIGTRAP | 0x80
 )
 
+// newTracer is to be called before the host is started: the host then ends while its workers' tracer
+// still waits for them, as it must, because one that nobody waits for stays a zombie to everybody else.
 func newTracer(t *testing.T) *tracer {
 	tr := &tracer{attach: make(chan int), done: make(chan struct{}), seen: map[call]int{}}
 	go tr.run()
@@ -78,26 +79,33 @@ func (tr *tracer) fail(err error) {
 	}
 }
 
+// letGo is how long the tracer waits for the ends of processes once it is told to end.
+const letGo = 20 * time.Second
+
 // run never unlocks its thread: what is still traced is let go when the thread ends.
 func (tr *tracer) run() {
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The main thread does not end with its goroutine: it would hold what it traces for ever.
+		go tr.run()
+		<-tr.done
+		runtime.UnlockOSThread()
+		return
+	}
 	defer close(tr.done)
-	traced := 0
-	for {
-		for traced == 0 {
-			pid, more := <-tr.attach
+	traced, open := 0, true
+	var by time.Time
+	for open || traced > 0 && time.Now().Before(by) {
+		if open {
+			pid, more, some := tr.next(traced == 0)
 			if !more {
-				return
+				open, by = false, time.Now().Add(letGo)
+				continue
 			}
-			traced += tr.seize(pid)
-		}
-		select {
-		case pid, more := <-tr.attach:
-			if !more {
-				return
+			if some {
+				traced += tr.seize(pid)
+				continue
 			}
-			traced += tr.seize(pid)
-		default:
 		}
 		var ws unix.WaitStatus
 		tid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOHANG|unix.WNOTHREAD, nil)
@@ -112,6 +120,21 @@ func (tr *tracer) run() {
 		case ws.Stopped():
 			tr.stopped(tid, ws)
 		}
+	}
+}
+
+// next is the next process to attach to, if there is one; block: it is waited for. more is false once
+// there will be none.
+func (tr *tracer) next(block bool) (pid int, more, some bool) {
+	if block {
+		pid, more = <-tr.attach
+		return pid, more, more
+	}
+	select {
+	case pid, more = <-tr.attach:
+		return pid, more, more
+	default:
+		return 0, true, false
 	}
 }
 
