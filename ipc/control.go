@@ -1,7 +1,6 @@
 package ipc
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -34,8 +33,8 @@ type writeDeadliner interface{ SetWriteDeadline(time.Time) error }
 // default codec takes 64 MiB and 512 segments from anybody.
 type ControlCodec struct {
 	rwc   io.ReadWriteCloser
-	r     *bufio.Reader
-	w     *bufio.Writer
+	r     *wipedReader
+	w     *wipedWriter
 	enc   *capnp.Encoder
 	limit int
 }
@@ -44,8 +43,8 @@ var _ transport.Codec = (*ControlCodec)(nil)
 
 // NewControlCodec makes a codec that refuses messages of more than limit bytes.
 func NewControlCodec(rwc io.ReadWriteCloser, limit int) *ControlCodec {
-	w := bufio.NewWriterSize(rwc, 16<<10)
-	return &ControlCodec{rwc: rwc, r: bufio.NewReaderSize(rwc, 16<<10), w: w, enc: capnp.NewEncoder(w), limit: limit}
+	w := newWipedWriter(rwc)
+	return &ControlCodec{rwc: rwc, r: newWipedReader(rwc), w: w, enc: capnp.NewEncoder(w), limit: limit}
 }
 
 // Encode writes one message. Where the stream has deadlines, a peer that does not read for
