@@ -128,6 +128,12 @@ func (x *executor) evict(t *tenant) {
 	for _, inv := range t.invs {
 		x.finish(inv, gen.Outcome_killed, "the tenant was removed from this process")
 	}
+	for i := range queue {
+		if queue[i].frame != nil {
+			s.drop(queue[i].frame)
+		}
+	}
+	clear(queue)
 	x.dispose(t)
 	x.forget(t)
 	x.flush()
@@ -149,5 +155,13 @@ func (x *executor) forget(t *tenant) {
 	s.settle(t)
 	s.rearm()
 	s.mu.Unlock()
+	for _, m := range t.bundle.Modules {
+		clear(m.Code)
+	}
+	clear(t.bundle.CodeCache)
+	t.bundle, t.env = engine.Bundle{}, nil
+	clear(t.invs)
+	clear(t.subs)
+	t.results = nil
 	s.logs.close(t)
 }
