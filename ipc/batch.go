@@ -88,8 +88,9 @@ func (b *Batch) Bytes() []byte { return b.buf }
 // Len is the number of bytes collected.
 func (b *Batch) Len() int { return len(b.buf) }
 
-// Reset empties the batch. A buffer that one burst made larger than keep bytes is dropped.
+// Reset empties the batch and wipes it. A buffer that one burst made larger than keep bytes is dropped.
 func (b *Batch) Reset(keep int) {
+	clear(b.buf)
 	if cap(b.buf) > keep {
 		b.buf = nil
 	}

@@ -1,7 +1,6 @@
 package ipc
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -35,8 +34,8 @@ type writeDeadliner interface{ SetWriteDeadline(time.Time) error }
 // default codec takes 64 MiB and 512 segments from anybody.
 type ControlCodec struct {
 	rwc   io.ReadWriteCloser
-	r     *bufio.Reader
-	w     *bufio.Writer
+	r     *wipedReader
+	w     *wipedWriter
 	enc   *capnp.Encoder
 	limit int
 	wait  time.Duration // from a message's first byte to its last; 0: for ever
@@ -46,8 +45,8 @@ var _ transport.Codec = (*ControlCodec)(nil)
 
 // NewControlCodec makes a codec that refuses messages of more than limit bytes.
 func NewControlCodec(rwc io.ReadWriteCloser, limit int) *ControlCodec {
-	w := bufio.NewWriterSize(rwc, 16<<10)
-	return &ControlCodec{rwc: rwc, r: bufio.NewReaderSize(rwc, 16<<10), w: w, enc: capnp.NewEncoder(w), limit: limit}
+	w := newWipedWriter(rwc)
+	return &ControlCodec{rwc: rwc, r: newWipedReader(rwc), w: w, enc: capnp.NewEncoder(w), limit: limit}
 }
 
 // readDeadliner is an *os.File of the gateway.
@@ -80,7 +79,7 @@ func (c *ControlCodec) Encode(m *capnp.Message) error {
 // Decode reads one message. io.EOF means that the peer closed between two messages; a
 // *ViolationError that what it sent is not a message this side takes.
 func (c *ControlCodec) Decode() (*capnp.Message, error) {
-	if _, err := c.r.Peek(1); err != nil {
+	if err := c.r.await(); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil, io.EOF
 		}

@@ -22,10 +22,11 @@ const (
 // Scanner splits a byte stream into frames. Not safe for concurrent use.
 //
 // The caller reads into Free(), reports the count with Fill, then calls Next until it says
-// there is no whole frame left.
+// there is no whole frame left. What was taken is wiped then: no tenant's bytes stay in the buffer.
 type Scanner struct {
 	buf   []byte
 	r, w  int // unread bytes are buf[r:w]
+	wiped int // bytes before are zero
 	max   int // largest frame, framing included
 	msg   capnp.Message
 	arena *capnp.ReadOnlySingleSegment
@@ -49,12 +50,20 @@ func NewScanner(w *limits.Wire) *Scanner {
 // front when room is short, which invalidates earlier results of Next.
 func (s *Scanner) Free() []byte {
 	if s.r == s.w {
-		s.r, s.w = 0, 0
+		s.wipe()
+		s.r, s.w, s.wiped = 0, 0, 0
 	} else if len(s.buf)-s.w < len(s.buf)/4 || len(s.buf)-s.r < s.max {
-		copy(s.buf, s.buf[s.r:s.w])
-		s.r, s.w = 0, s.w-s.r
+		s.wipe()
+		n := copy(s.buf, s.buf[s.r:s.w])
+		clear(s.buf[max(n, s.r):s.w])
+		s.r, s.w, s.wiped = 0, n, 0
 	}
 	return s.buf[s.w:]
+}
+
+func (s *Scanner) wipe() {
+	clear(s.buf[s.wiped:s.r])
+	s.wiped = s.r
 }
 
 // Fill says that n bytes were read into Free().
@@ -72,6 +81,7 @@ func (s *Scanner) Raw() []byte { return s.raw }
 func (s *Scanner) Next() (gen.Frame, bool, error) {
 	n, err := frameSize(s.buf[s.r:s.w], s.max)
 	if err != nil || n == 0 {
+		s.wipe()
 		return gen.Frame{}, false, err
 	}
 	raw := s.buf[s.r : s.r+n : s.r+n]

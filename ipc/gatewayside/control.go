@@ -355,8 +355,13 @@ func readLoadFailure(f gen.LoadFailure) (LoadResult, error) {
 	return LoadResult{Failed: out}, nil
 }
 
-// Evict disposes of a tenant in the shard: nothing of it is left there when Evict returns nil.
-// Its streams end killed. Evicting what is not loaded is no error.
+// urgePing is how often a shard is asked while it evicts somebody: its threads that wait for the
+// gateway wipe their stacks when they wake up. Then, once more, until what was written to it before is
+// known to be read.
+const urgePing = 2 * time.Millisecond
+
+// Evict disposes of a tenant in the shard: when Evict returns nil, nothing of it is left there, nor in
+// the sockets. Its streams end killed. Evicting what is not loaded is no error.
 func (c *Conn) Evict(ctx context.Context, tenant uint32) error {
 	ctx, cancel := context.WithTimeout(ctx, evictTimeout)
 	defer cancel()
@@ -372,10 +377,30 @@ func (c *Conn) Evict(ctx context.Context, tenant uint32) error {
 		return nil
 	})
 	defer release()
+	tick := time.NewTicker(urgePing)
+	defer tick.Stop()
+	for done := false; !done; {
+		c.pulse.urge()
+		select {
+		case <-fut.Done():
+			done = true
+		case <-tick.C:
+		}
+	}
 	_, err := fut.Struct()
 	t.host.revoked.Store(true)
 	if err != nil {
 		return c.callError("evict", err)
+	}
+	for asked := c.pulse.seq.Load(); int64(c.pulse.lastPong.Load()-asked) <= 0; {
+		c.pulse.urge()
+		select {
+		case <-tick.C:
+		case <-c.closed:
+			return c.err
+		case <-ctx.Done():
+			return fmt.Errorf("evict: %w", ctx.Err())
+		}
 	}
 	return nil
 }

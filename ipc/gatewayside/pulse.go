@@ -42,7 +42,9 @@ type pulse struct {
 	lastAsked      atomic.Int64  // something that makes it work was sent
 	seq            atomic.Uint64 // of the last ping; from a random start, so that an answer to an unread ping cannot be guessed
 	waiting        atomic.Bool   // for the pong to seq
-	wake           chan struct{} // capacity 1: work after a rest
+	lastPong       atomic.Uint64 // seq of the last ping that was answered
+	urged          atomic.Bool   // the next ping goes out without a silence before it
+	wake           chan struct{} // capacity 1: work after a rest, or an urgent ping
 
 	sent     time.Time     // heartbeat's; of the outstanding ping
 	rtt, dev time.Duration // heartbeat's; smoothed round trip and its deviation
@@ -57,6 +59,7 @@ type pulse struct {
 func (p *pulse) begin(o *Options) {
 	p.start, p.every, p.timeout = time.Now(), o.PingEvery, o.PingTimeout
 	p.seq.Store(rand.Uint64())
+	p.lastPong.Store(p.seq.Load())
 	p.wake = make(chan struct{}, 1)
 }
 
@@ -76,6 +79,15 @@ func (p *pulse) asked() {
 	}
 }
 
+// urge has the shard asked now, for the sake of whoever reads there: it wakes up.
+func (p *pulse) urge() {
+	p.urged.Store(true)
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
 // working says whether the shard has something to do, as far as is known here.
 func (p *pulse) working() bool {
 	at := p.lastAsked.Load()
@@ -88,6 +100,7 @@ func (p *pulse) pong(f gen.Frame) error {
 		return ipc.Violation(ipc.KindPong, f.Stream(), "pong without its ping")
 	}
 	p.answered.Store(p.now())
+	p.lastPong.Store(f.Pong())
 	p.waiting.Store(false)
 	return nil
 }
@@ -121,6 +134,9 @@ func (p *pulse) beat(late time.Duration, busy bool) (ping, suspect bool, next ti
 		wait = p.every
 	case busy:
 		wait = max(p.every, waitPing)
+	}
+	if p.urged.Swap(false) {
+		wait = 0
 	}
 	if silent < wait {
 		return false, false, wait - silent

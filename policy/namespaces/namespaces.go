@@ -45,10 +45,14 @@ func (r Role) Env() []string {
 	case Gateway:
 		// The C resolver would load NSS modules from a root that has none.
 		return []string{"GODEBUG=netdns=go,containermaxprocs=0,updatemaxprocs=0", "GOTRACEBACK=single"}
-	default:
+	case Worker:
 		// Without the two settings Go holds cgroup files open and re-reads them with pread64,
 		// which the seal does not allow. The traceback of a worker that dies is of no use to the
-		// operator and 125 KB long; "none" keeps the panic message only.
+		// operator and 125 KB long; "none" keeps the panic message only. With clobberfree the collector
+		// overwrites what it frees: nothing of an evicted tenant stays on Go's heap. With asyncpreemptoff
+		// no thread gets signals whose frames would keep what its registers held of a tenant.
+		return []string{"GODEBUG=containermaxprocs=0,updatemaxprocs=0,clobberfree=1,asyncpreemptoff=1", "GOTRACEBACK=none"}
+	default:
 		return []string{"GODEBUG=containermaxprocs=0,updatemaxprocs=0", "GOTRACEBACK=none"}
 	}
 }

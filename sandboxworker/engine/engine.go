@@ -33,6 +33,9 @@ type Config struct {
 	// HeapMaxBytes bounds the JavaScript heap of each isolate, whatever its tenant's limit: V8
 	// wants to know when it makes one. At least 16 MiB.
 	HeapMaxBytes uint64
+	// What is left out, so that tests can show what it is there for. Nothing that serves tenants sets
+	// these (lockdown.LeftOut).
+	LeaveTraces, LetClockMove bool
 }
 
 // HeapOvershoot is how far past Config.HeapMaxBytes, in bytes, the heap of one isolate may grow: the
@@ -58,6 +61,12 @@ func Init(cfg Config) (*Engine, error) {
 	}
 	if !inited.TryLock() {
 		return nil, errors.New("engine: BUG: Init called twice in one process")
+	}
+	if cfg.LeaveTraces {
+		native.LeaveTraces()
+	}
+	if cfg.LetClockMove {
+		native.LetClockMove()
 	}
 	native.Init(strings.Join(flags(cfg), " "), cfg.Profile == seccomp.JITWasm)
 	if err := native.SetSource(cfg.Source); err != nil {
@@ -147,6 +156,9 @@ func (e *Engine) New() (*Isolate, error) {
 	}
 	return i, nil
 }
+
+// WipeStack zeroes what turns have left on the calling thread's C stack. The thread must be locked.
+func WipeStack() { native.WipeStack() }
 
 // Trim gives pages of V8's own C++ heap that hold nothing back to the kernel: what the making of an
 // isolate needs for a moment lies scattered among what stays. Milliseconds; other threads that

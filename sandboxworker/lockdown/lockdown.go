@@ -13,6 +13,7 @@ package lockdown
 /*
 #cgo CFLAGS: -std=gnu11 -Wall -Wextra -Werror -O2
 #cgo bulkhead_sabotage CFLAGS: -DBULKHEAD_SABOTAGE
+#include <stdlib.h>
 #include "setup.h"
 
 enum {
@@ -28,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"unsafe"
 
 	"bulkhead/policy/namespaces"
 	"bulkhead/policy/seccomp"
@@ -41,6 +43,14 @@ func Role() namespaces.Role { return namespaces.Role(C.lockdown_role()) }
 
 // Profile returns the worker's profile; 0 for other roles.
 func Profile() seccomp.Profile { return seccomp.Profile(C.lockdown_profile()) }
+
+// LeftOut reports whether this is a test build (tag bulkhead_sabotage) that the file beside its binary
+// tells to leave out a layer that is not the constructor's: "scrub", "clock". Otherwise it is false.
+func LeftOut(layer string) bool {
+	name := C.CString(layer)
+	defer C.free(unsafe.Pointer(name))
+	return C.lockdown_left_out(name) != 0
+}
 
 // Seal puts all threads of the process under the filter the launcher handed over
 // (SECCOMP_FILTER_FLAG_TSYNC, seccomp(2)) and returns when the launcher has verified the seal

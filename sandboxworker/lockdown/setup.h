@@ -78,6 +78,9 @@ int lockdown_seal(int *thread);
 int lockdown_role(void);
 int lockdown_profile(void);
 
+// Whether this is a build that leaves things out for a test, and is to leave out this one.
+int lockdown_left_out(const char *name);
+
 // Name of the constructor's step i, NULL behind the last.
 const char *lockdown_step_name(size_t i);
 

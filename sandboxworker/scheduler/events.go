@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"bulkhead/ipc"
@@ -110,8 +111,9 @@ func (x *executor) open(t *tenant, e *event) {
 	inv.requestID, inv.attempt = string([]byte(o.RequestID)), o.Attempt
 	inv.ungranted = len(o.Body)
 	inv.socket.allowed = o.Upgrade
-	if o.ReceivedMs > t.clock {
-		t.clock = o.ReceivedMs
+	// Whole milliseconds, like all of JavaScript's time: not even I/O is to be timed more finely.
+	if at := math.Floor(o.ReceivedMs); at > t.clock {
+		t.clock = at
 	}
 	if t.iso == nil {
 		if r := x.start(t); r.failed != nil {
@@ -218,7 +220,15 @@ func (x *executor) deadline(t *tenant, inv *invocation) {
 func (x *executor) timers(t *tenant) {
 	x.s.mu.Lock()
 	due, whose := t.due, t.dueInv
-	t.ticking, t.due = false, -1
+	t.ticking = false
+	if due > float64(time.Now().UnixMicro())/1000 {
+		// Not the timer that this event was posted for: that one was cleared meanwhile. To run this one
+		// would set the clock ahead of the real one.
+		x.s.rearm()
+		x.s.mu.Unlock()
+		return
+	}
+	t.due = -1
 	x.s.mu.Unlock()
 	if due < 0 || t.iso == nil {
 		return

@@ -24,6 +24,7 @@ type executor struct {
 	s     *Scheduler
 	id    int  // its slot in the black box
 	alive bool // guarded by the scheduler's mu; it has a thread
+	wipe  bool // guarded by the scheduler's mu; it is to wipe its stack
 	dec   *ipc.Decoder
 
 	unflushed int // tenants run since the last flush; owned by the thread
@@ -68,6 +69,9 @@ func (x *executor) loop() {
 	defer s.mu.Unlock()
 	defer x.ended()
 	for !s.stopped {
+		if x.wipe {
+			x.wipeStack()
+		}
 		// The last executor there can be does not run anybody: it reads.
 		last := s.threads.running == len(s.executors)-1
 		if (s.pollDue || last) && !s.polling {
@@ -106,6 +110,7 @@ func (x *executor) loop() {
 func (x *executor) serve(t *tenant, reclaim bool) {
 	s := x.s
 	s.threads.running++
+	t.stained.add(x)
 	s.mu.Unlock()
 	x.step.Add(1)
 	s.dog.watch()

@@ -153,6 +153,12 @@ func (x *executor) forsake(t *tenant, o gen.Outcome, message string) {
 	for _, inv := range t.invs {
 		x.finish(inv, o, message)
 	}
+	for i := range queue {
+		if queue[i].frame != nil {
+			s.drop(queue[i].frame)
+		}
+	}
+	clear(queue)
 }
 
 // forget removes t from the scheduler and lets go of its host. Once more does nothing.
@@ -169,5 +175,13 @@ func (x *executor) forget(t *tenant) {
 	s.lastRun, s.rested = time.Now(), false // what it held is still with the allocators
 	s.rearm()
 	s.mu.Unlock()
+	for _, m := range t.bundle.Modules {
+		clear(m.Code)
+	}
+	clear(t.bundle.CodeCache)
+	t.bundle, t.env = engine.Bundle{}, nil
+	clear(t.invs)
+	clear(t.subs)
+	t.results = nil
 	s.logs.close(t)
 }

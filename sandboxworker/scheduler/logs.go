@@ -35,24 +35,27 @@ type line struct {
 
 // tenantLog is what a tenant has said and the gateway does not have yet.
 type tenantLog struct {
-	host    gen.TenantHost // used by the logger's goroutine only
-	lines   []line         // guarded by logger.mu
-	bytes   int            // guarded by logger.mu
-	dropped int            // guarded by logger.mu
-	closed  bool           // guarded by logger.mu; release host when sent
+	host     gen.TenantHost // used by the logger's goroutine only
+	released bool           // likewise
+	lines    []line         // guarded by logger.mu
+	bytes    int            // guarded by logger.mu
+	dropped  int            // guarded by logger.mu
+	closed   bool           // guarded by logger.mu; release host when sent
+	gone     chan struct{}  // closed when host is released
 }
 
 // logger sends console lines to the gateway, in order for each tenant, from one goroutine, so
 // that a gateway that is slow to take them costs lines, never turns.
 type logger struct {
-	wake chan struct{} // capacity 1
+	wake  chan struct{} // capacity 1
+	hurry chan struct{} // capacity 1: somebody waits for a tenant's last lines
 
 	mu    sync.Mutex
 	dirty map[*tenantLog]struct{} // guarded by mu
 }
 
 func newLogger() *logger {
-	return &logger{wake: make(chan struct{}, 1), dirty: make(map[*tenantLog]struct{})}
+	return &logger{wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), dirty: make(map[*tenantLog]struct{})}
 }
 
 // add takes a log record of t within the invocation's and the tenant's bounds. Called by t's
@@ -117,6 +120,10 @@ func (l *logger) close(t *tenant) {
 	t.logs.closed = true
 	l.dirty[t.logs] = struct{}{}
 	l.mu.Unlock()
+	select {
+	case l.hurry <- struct{}{}:
+	default:
+	}
 	l.signal()
 }
 
@@ -131,6 +138,7 @@ func (l *logger) run(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-time.After(logDelay):
+		case <-l.hurry:
 		}
 		l.mu.Lock()
 		dirty := l.dirty
@@ -162,7 +170,11 @@ func (l *logger) send(g *tenantLog, stop <-chan struct{}) {
 	}
 	if closed {
 		g.host.Release()
-		g.host = gen.TenantHost{} // a second close finds nothing to release
+		g.host = gen.TenantHost{}
+		if !g.released {
+			g.released = true // a second close finds nothing to release
+			close(g.gone)
+		}
 	}
 }
 

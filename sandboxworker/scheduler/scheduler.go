@@ -34,6 +34,8 @@ type Options struct {
 	// Shard.Configure says otherwise: limits.DefaultShard's.
 	MemoryBytes uint64
 	MaxTenants  int
+
+	LeaveTraces bool // an eviction wipes nothing: see engine.Config
 }
 
 func (o Options) withDefaults() Options {
@@ -104,6 +106,8 @@ type Scheduler struct {
 	timer     *time.Timer            // guarded by mu; fires at timerDue
 	timerDue  float64                // guarded by mu; <0: not armed
 
+	scrub scrub
+
 	executors []*executor // one for each slot of the black box; fixed after New
 	dog       *watchdog
 	stop      chan struct{} // closed when stopped
@@ -125,6 +129,7 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 		stop:     make(chan struct{}),
 	}
 	s.threads.idle = sync.NewCond(&s.mu)
+	s.scrub.wiped = sync.NewCond(&s.mu)
 	s.frames.New = func() any { b := make([]byte, 0, smallFrame); return &b }
 	if opt.BlackBox != nil {
 		box, err := ipc.NewBlackBox(opt.BlackBox)
@@ -191,6 +196,7 @@ func (s *Scheduler) halt(err error) {
 	}
 	s.queue.runnable = nil
 	s.threads.idle.Broadcast()
+	s.scrub.wiped.Broadcast()
 	s.mu.Unlock()
 	for _, x := range s.executors {
 		x.terminate(engine.ReasonEvict)
@@ -209,8 +215,9 @@ func (s *Scheduler) keep(raw []byte) []byte {
 	return append(b[:0], raw...)
 }
 
-// drop gives a copy made by keep back.
+// drop wipes a copy made by keep and gives it back.
 func (s *Scheduler) drop(b []byte) {
+	clear(b)
 	if cap(b) == smallFrame {
 		s.frames.Put(&b)
 	}

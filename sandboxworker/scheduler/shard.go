@@ -50,6 +50,11 @@ func (h Shard) Load(ctx context.Context, call gen.Shard_load) error {
 	s.mu.Unlock()
 	select {
 	case r := <-replied:
+		if r.failed != nil {
+			if err := s.scrubbed(ctx, t); err != nil {
+				return err
+			}
+		}
 		return answerLoad(call, r)
 	case <-s.stop:
 		return errStopped
@@ -110,7 +115,7 @@ func newTenant(a gen.Shard_load_Params) (*tenant, error) {
 			t.bindings++
 		}
 	}
-	t.logs = &tenantLog{host: a.Host().AddRef()}
+	t.logs = &tenantLog{host: a.Host().AddRef(), gone: make(chan struct{})}
 	return t, nil
 }
 
@@ -224,7 +229,8 @@ func (h Shard) Configure(_ context.Context, call gen.Shard_configure) error {
 // expect tells the pool how many tenants may still come. Caller holds mu.
 func (s *Scheduler) expect() { s.pool.expect(s.opt.MaxTenants - len(s.tenants)) }
 
-// Evict implements schema.Shard. Evicting what is not here is no error.
+// Evict implements schema.Shard. Evicting what is not here is no error. It returns when nothing of the
+// tenant is left.
 func (h Shard) Evict(ctx context.Context, call gen.Shard_evict) error {
 	call.Go()
 	s := h.s
@@ -244,7 +250,7 @@ func (h Shard) Evict(ctx context.Context, call gen.Shard_evict) error {
 	}
 	select {
 	case <-gone:
-		return nil
+		return s.scrubbed(ctx, t)
 	case <-s.stop:
 		return errStopped
 	case <-ctx.Done():

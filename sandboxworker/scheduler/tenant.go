@@ -59,6 +59,7 @@ type tenant struct {
 	queued   bool          // in the run queue
 	running  bool          // owned by an executor
 	evict    []chan struct{}
+	stained  stains    // whose stacks it has left something on
 	lastRun  time.Time // when its last quantum began
 	admitted bool      // runs and may be growing
 	held     footprint // of its isolate, as last measured

@@ -71,6 +71,7 @@ func (x *executor) wait() bool {
 
 // ended notes that the executor's thread ends. Caller holds mu.
 func (x *executor) ended() {
+	x.wipeStack()
 	x.alive = false
 	x.s.threads.alive--
 }

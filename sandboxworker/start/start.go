@@ -53,7 +53,8 @@ func Sealed(ready int) (*Worker, error) {
 	// more than cores, so that a thread that comes back from JavaScript finds a processor; bounded,
 	// because each may need a thread and those are counted (limits.DefaultShard).
 	runtime.GOMAXPROCS(min(runtime.NumCPU(), ipc.BlackBoxSlots) + 2)
-	eng, err := engine.Init(engine.Config{Profile: lockdown.Profile(), Source: jsruntime.Source(), Data: jsruntime.Data(), HeapMaxBytes: heapMax})
+	eng, err := engine.Init(engine.Config{Profile: lockdown.Profile(), Source: jsruntime.Source(), Data: jsruntime.Data(), HeapMaxBytes: heapMax,
+		LeaveTraces: lockdown.LeftOut("scrub"), LetClockMove: lockdown.LeftOut("clock")})
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +71,8 @@ func Sealed(ready int) (*Worker, error) {
 		return nil, fmt.Errorf("map the black box: %w", err)
 	}
 	wire := limits.DefaultWire()
-	s, err := scheduler.New(eng, workerside.NewData(FDData, &wire), scheduler.Options{Wire: wire, BlackBox: box, Ready: ready})
+	s, err := scheduler.New(eng, workerside.NewData(FDData, &wire), scheduler.Options{Wire: wire, BlackBox: box, Ready: ready,
+		LeaveTraces: lockdown.LeftOut("scrub")})
 	if err != nil {
 		return nil, err
 	}

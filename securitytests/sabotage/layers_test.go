@@ -27,8 +27,7 @@ type layer struct {
 	probe   func(*bench) (stopped bool, detail string, err error)
 }
 
-// layers lists them all. The canary scrub and the clock have suites of their own: they are not layers
-// of the seal.
+// layers lists them all. The canary scrub and the clock are no layers of the seal: see between_test.go.
 func layers() []layer {
 	caps := []string{"capabilities", "bounding-set", "securebits"}
 	// Executing something needs a root to find it in, and no filter.

@@ -72,10 +72,12 @@ func notShown(format string, args ...any) finding {
 
 // scene is where a promise is tried.
 type scene struct {
-	stand    *Stand
-	profile  seccomp.Profile
-	thorough bool
-	supply   *supply
+	stand     *Stand
+	profile   seccomp.Profile
+	thorough  bool
+	supply    *supply
+	binaries  Binaries
+	household household
 }
 
 // Options of a run.
@@ -96,7 +98,7 @@ type Options struct {
 
 // Promises lists every promise in the order of the report.
 func Promises() []Promise {
-	return slices.Concat(syscallPromises(), filePromises(), neighbourPromises(), networkPromises(), kernelPromises(), limitPromises(), speculationPromises())
+	return slices.Concat(syscallPromises(), filePromises(), neighbourPromises(), networkPromises(), kernelPromises(), limitPromises(), speculationPromises(), tenantPromises())
 }
 
 // Suites lists the suites' names in the order of the report.
@@ -202,7 +204,7 @@ func (r *run) mode(ctx context.Context, mode Mode, slots chan struct{}) {
 			defer all.Done()
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			s := &scene{stand: stand, profile: prof, thorough: r.o.Thorough, supply: newSupply(ctx, stand, prof)}
+			s := &scene{stand: stand, profile: prof, thorough: r.o.Thorough, supply: newSupply(ctx, stand, prof), binaries: r.o.Binaries}
 			defer s.supply.close()
 			for _, p := range r.wanted {
 				if !p.Host && ctx.Err() == nil {

@@ -4,6 +4,8 @@
 #include <memory>
 #include <mutex>
 
+#include "scrub.h"
+
 namespace {
 
 // Must be process-global: it is V8's own allocator with the sandbox's address space behind it, as
@@ -39,6 +41,7 @@ class Blocks {
         return;
       }
     }
+    bulkhead::WipeMemory(p, used);
     base_allocator->Free(p, kSize);
   }
 
@@ -94,6 +97,7 @@ void bh_allocator::Free(void* data, size_t length) {
   if (Blocks::Fits(length)) {
     blocks.Give(data, length);
   } else {
+    bulkhead::WipeMemory(data, length);
     base_allocator->Free(data, length);
   }
   Give(Rounded(length));

@@ -257,6 +257,8 @@ class FrozenClock {
 
 // Lowest address JavaScript may use on this thread's stack (see process.cc).
 uintptr_t StackLimit();
+// Room below it for V8's own C++ frames, bytes.
+constexpr size_t kReserve = 192u << 10;
 
 // Install callbacks and host functions (host.cc, modules.cc).
 v8::Local<v8::Object> MakeHost(v8::Isolate* iso, v8::Local<v8::Context> context);

@@ -331,5 +331,14 @@ func flag(b bool) C.int {
 	return 0
 }
 
+// WipeStack zeroes what is left below on the calling thread's C stack.
+func WipeStack() { C.bh_wipe_stack() }
+
+// LeaveTraces turns off the wiping of freed memory and of stacks, for good.
+func LeaveTraces() { C.bh_leave_traces() }
+
+// LetClockMove turns off the frozen clock, for good.
+func LetClockMove() { C.bh_let_clock_move() }
+
 // TrimProcess gives pages of the C++ heap that hold nothing back to the kernel.
 func TrimProcess() { C.bh_process_trim() }

@@ -89,6 +89,12 @@ void bh_process_set_data(uint32_t n, const void* bytes, size_t len);
 // Bytes of the code cache all further isolates bootstrap from, 0: none yet.
 // Gives pages of the C++ heap that hold nothing back to the kernel.
 void bh_process_trim(void);
+// Zero what is left below on this thread's stack, which must not be in JavaScript.
+void bh_wipe_stack(void);
+// For builds that show what happens without: freed memory and stacks keep what was in them; the clock
+// of a turn moves. Before the first isolate.
+void bh_leave_traces(void);
+void bh_let_clock_move(void);
 size_t bh_process_code_cache_size(void);
 
 // Take over the signals of faults outside Go's code, which lies between `from` and `to`; faults in it

@@ -29,6 +29,8 @@ namespace {
 // not a field of the isolate because V8 asks its platform, which is not told who asks.
 thread_local double frozen_ms = -1;
 thread_local double frozen_monotonic_s = 0;
+// Written once, before the first isolate, by builds that leave the frozen clock out.
+bool clock_moves = false;
 
 double RealMonotonicSeconds() {
   timespec t{};
@@ -171,13 +173,16 @@ void AwaitThreads(v8::Platform* platform) {
 }  // namespace
 
 FrozenClock::FrozenClock(double ms) {
+  if (clock_moves) return;
   frozen_monotonic_s = RealMonotonicSeconds();
   frozen_ms = ms;
 }
 
 FrozenClock::~FrozenClock() { frozen_ms = -1; }
 
-void FrozenClock::Set(double ms) { frozen_ms = ms; }
+void FrozenClock::Set(double ms) {
+  if (!clock_moves) frozen_ms = ms;
+}
 
 void PumpForegroundTasks(v8::Isolate* iso) {
   // Bounded: a task may post another. What is left runs with the next I/O event.
@@ -248,7 +253,8 @@ void bh_process_init(const char* flags, int wasm) {
 
   // Leave room below for V8's own C++ frames, which are not checked against the limit, and cap
   // what one tenant's recursion can dirty of every executor's stack.
-  constexpr size_t kReserve = 192u << 10, kMost = 984u << 10, kLeast = 128u << 10;
+  using bulkhead::kReserve;
+  constexpr size_t kMost = 984u << 10, kLeast = 128u << 10;
   pthread_attr_t attr;
   if (pthread_getattr_default_np(&attr) == 0) {
     size_t size = 0;
@@ -273,6 +279,8 @@ void bh_process_set_data(uint32_t n, const void* bytes, size_t len) {
   if (list.size() <= n) list.resize(n + 1);
   list[n] = std::string(static_cast<const char*>(bytes), len);
 }
+
+void bh_let_clock_move(void) { bulkhead::clock_moves = true; }
 
 void bh_process_trim(void) { malloc_trim(0); }
 
