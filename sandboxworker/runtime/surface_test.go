@@ -73,6 +73,9 @@ const objects = {
   PromiseRejectionEvent: () => new PromiseRejectionEvent("x", { promise: Promise.resolve() }), ExtendableEvent: () => new ExtendableEvent("x"), FetchEvent: () => new FetchEvent("fetch", { request: objects.Request() }),
   AbortController: () => new AbortController(), AbortSignal: () => new AbortController().signal, WorkerGlobalScope: () => globalThis, ServiceWorkerGlobalScope: () => globalThis, DOMException: () => new DOMException("m"),
   Crypto: () => theCrypto, SubtleCrypto: () => theCrypto.subtle, CryptoKey: () => theKey, Performance: () => thePerformance, Navigator: () => theNavigator, ArrayBuffer: () => new ArrayBuffer(8), console: () => console,
+  URLPattern: () => new URLPattern({ pathname: "/a" }), MessageChannel: () => new MessageChannel(), MessagePort: () => new MessageChannel().port1,
+  WebSocket: () => Object.values(new WebSocketPair())[0], CompressionStream: () => new CompressionStream("gzip"), DecompressionStream: () => new DecompressionStream("gzip"),
+  HTMLRewriter: () => new HTMLRewriter(),
   scheduler: () => theScheduler, ExecutionContext: () => theContext, ctx: () => theContext, request: () => theRequest, "new Headers()": () => new Headers({ a: "b" }).entries(), "new URLSearchParams()": () => new URLSearchParams("a=1").keys(),
   "new FormData()": () => objects.FormData().values(), streamValues: () => objects.ReadableStream().values(), size: () => undefined,
 };
@@ -188,7 +191,8 @@ func rows(text string) map[string]string {
 }
 
 // opCases are hostile descriptions of each operation that Do performs or ParseFetch reads.
-var opCases = map[string]uint32{"OpDigest": runtime.OpDigest, "OpHMACSign": runtime.OpHMACSign, "OpHMACVerify": runtime.OpHMACVerify, "OpFetch": runtime.OpFetch}
+var opCases = map[string]uint32{"OpDigest": runtime.OpDigest, "OpHMACSign": runtime.OpHMACSign, "OpHMACVerify": runtime.OpHMACVerify, "OpFetch": runtime.OpFetch,
+	"OpCrypto": runtime.OpCrypto, "OpDeflate": runtime.OpDeflate, "OpInflate": runtime.OpInflate, "OpHTML": runtime.OpHTML}
 
 // TestOpsSurviveAnything gives every operation of ops.go, by its constant, hostile descriptions.
 func TestOpsSurviveAnything(t *testing.T) {
