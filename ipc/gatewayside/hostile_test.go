@@ -136,7 +136,7 @@ func TestHostileFrames(t *testing.T) {
 		{"outcome crashed", ipc.KindOutcome, send(func(b *ipc.Batch) { done(b, 1, gen.Outcome_crashed) })},
 		{"outcome scriptNotFound", ipc.KindOutcome, send(func(b *ipc.Batch) { done(b, 1, gen.Outcome_scriptNotFound) })},
 		{"outcome protocolViolation", ipc.KindOutcome, send(func(b *ipc.Batch) { done(b, 1, gen.Outcome_protocolViolation) })},
-		{"status 101", ipc.KindHeaders, send(func(b *ipc.Batch) { b.Head(1, &ipc.Head{Status: 101}) })},
+		{"status 101", ipc.KindState, send(func(b *ipc.Batch) { b.Head(1, &ipc.Head{Status: 101}) })},
 		{"split response", ipc.KindHeaders, send(func(b *ipc.Batch) {
 			b.Head(1, &ipc.Head{Status: 200, Headers: []byte("x\na\r\nset-cookie: y\n")})
 		})},

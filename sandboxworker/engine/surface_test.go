@@ -34,6 +34,7 @@ const validArgs = `const validArgs = {
 	utf8Encode: () => ["x"], utf8EncodeInto: () => ["xyz", new Uint8Array(8)], utf8Decode: () => [new Uint8Array(3), true, false], latin1Decode: () => [new Uint8Array(3)], randomFill: () => [new Uint8Array(3)],
 	promiseDetails: () => [Promise.resolve()], proxyDetails: () => [new Proxy({}, {})], previewEntries: () => [new Map([[1, 2]])], getOwnNonIndexProperties: () => [{ a: 1 }, true], classOf: () => [{}], constructorName: () => [{}],
 	structuredClone: () => [{ a: 1 }, [new ArrayBuffer(3)]], setDataCloneError: () => [(m) => new TypeError(m)],
+	data: () => [0], urlPatternParse: () => ["http://a/:x", "http://b/", false, () => true], urlPatternInput: () => [["http", "", "", "a", "", "/p", "", "", undefined]],
 	urlParse: () => ["http://a/", "http://b/", new Uint32Array(9)], urlCanParse: () => ["http://a/", "http://b/"], urlSet: () => ["http://a/", 7, "/p", new Uint32Array(9)],
 };
 const cloneError = (m) => { const e = new Error(m); e.name = "DataCloneError"; return e; };
