@@ -220,7 +220,7 @@ func (c *Conn) callError(call string, err error) error {
 		return fmt.Errorf("%s: %w", call, end)
 	}
 	if text := err.Error(); len(text) > maxReasonBytes {
-		return fmt.Errorf("%s: %s...", call, clean([]byte(text[:maxReasonBytes])))
+		return fmt.Errorf("%s: %s (cut)", call, clean([]byte(text[:maxReasonBytes])))
 	}
 	return fmt.Errorf("%s: %w", call, err)
 }
