@@ -425,6 +425,7 @@ func TestWebSocketToUpstream(t *testing.T) {
 			return
 		}
 		defer c.CloseNow()
+		c.SetReadLimit(1 << 20)
 		for {
 			typ, data, err := c.Read(r.Context())
 			if err != nil {
