@@ -214,3 +214,24 @@ func TestWasmSharedMemoryIsImpossible(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A module of the runtime's own is there for who names it, once, unless the bundle has one of that name.
+func TestModulesOfTheRuntime(t *testing.T) {
+	locked(t)
+	i := newIsolate(t)
+	out, _ := i.Load(one(`import d, { answer } from "node:answers"; import * as all from "node:answers";
+		export default { async fetch() { const again = await import("node:answers"); const missing = await import("node:nothing").catch((e) => e.message);
+			return new Response([answer, d.answer, again === all, Object.keys(all).join("+"), missing].join()); } }`), nil, Limits{}, epoch)
+	if out.Failure != nil {
+		t.Fatalf("%+v", out.Failure)
+	}
+	if got := ask(t, i); got != `42,42,true,answer+default,Cannot find module "node:nothing" imported from "worker.js" in this worker's bundle` {
+		t.Error(got)
+	}
+	i = newIsolate(t)
+	b := one(`import { answer } from "node:answers"; export default { fetch() { return new Response(answer); } }`)
+	b.Modules = append(b.Modules, Module{Name: "node:answers", Code: []byte(`export const answer = "mine";`)})
+	if out, _ := i.Load(b, nil, Limits{}, epoch); out.Failure != nil || ask(t, i) != "mine" {
+		t.Errorf("%+v", out.Failure)
+	}
+}
