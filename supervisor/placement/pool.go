@@ -166,7 +166,9 @@ func (p *Pool) AcquireEarly(ctx context.Context, v *tenants.Version) (Lease, err
 }
 
 // leaseOn makes a lease on a place that was taken.
-func leaseOn(p *Pool, pl *place) Lease { return Lease{pool: p, pl: pl, shard: pl.shard, handle: pl.handle} }
+func leaseOn(p *Pool, pl *place) Lease {
+	return Lease{pool: p, pl: pl, shard: pl.shard, handle: pl.handle}
+}
 
 // take takes a lease on a loaded place whose shard lives.
 func (p *Pool) take(pl *place) bool {
