@@ -35,7 +35,9 @@ func (x *executor) load(t *tenant, done func(*loadReply)) {
 	}
 	if r.failed != nil {
 		x.forget(t) // first: what comes now is told that it is not here
-		x.refuseWaiting(t, gen.Outcome_notLoaded, "the code does not start: "+r.failed.Message)
+		if x.refuseWaiting(t, gen.Outcome_notLoaded, "the code does not start: "+r.failed.Message) {
+			x.flush() // before the answer, at which the gateway may end this process
+		}
 	}
 	done(r)
 }
