@@ -25,6 +25,8 @@ var (
 	ErrClosed = errors.New("the connection to the shard was closed")
 	// ErrPeerGone: the shard closed its end or died.
 	ErrPeerGone = errors.New("the shard is gone")
+	// ErrNotLoaded: the tenant is not loaded in this shard, perhaps not any more. Nothing was sent.
+	ErrNotLoaded = errors.New("it is not loaded in this shard")
 	// ErrUnresponsive: the shard left a ping, or the end of a stream, unanswered past its deadline. It
 	// may be a livelock, a stopped process, or a machine that gave it no processor.
 	ErrUnresponsive = errors.New("the shard does not answer")
@@ -432,7 +434,7 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 		return nil, fmt.Errorf("open stream: %w", c.err)
 	case t == nil:
 		c.mu.Unlock()
-		return nil, fmt.Errorf("open stream: tenant handle %d is not loaded in this shard", r.Tenant)
+		return nil, fmt.Errorf("open stream: tenant handle %d: %w", r.Tenant, ErrNotLoaded)
 	case len(c.streams) >= c.opt.Wire.Streams:
 		c.mu.Unlock()
 		return nil, ErrTooManyStreams

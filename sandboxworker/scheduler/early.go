@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"bulkhead/ipc"
@@ -13,7 +15,8 @@ import (
 // that stands in for it: one that nobody runs.
 const (
 	earlyWait     = 2 * time.Second // a load that was called is here long before
-	earlyRequests = 256             // of all tenants together; more are refused
+	earlyHandles  = 1024            // a gap that so many loads have jumped over stays one: its load could not be called
+	earlyRequests = 256             // of all tenants together; more are told to wait in the gateway
 )
 
 // early is what waits for loads.
@@ -43,13 +46,18 @@ func (s *Scheduler) awaited(handle uint32, now time.Time) *tenant {
 	return t
 }
 
-// arrived hands what waited for t over to it, behind its load. Caller holds mu.
-func (s *Scheduler) arrived(t *tenant) {
-	e := &s.early
+// came notes that a handle is not to be waited for any more.
+func (e *early) came(handle uint32) {
+	if handle <= e.upTo {
+		return
+	}
 	if e.beyond == nil {
 		e.beyond = make(map[uint32]struct{})
 	}
-	e.beyond[t.handle] = struct{}{}
+	e.beyond[handle] = struct{}{}
+	if len(e.beyond) > earlyHandles {
+		e.upTo = slices.Min(slices.Collect(maps.Keys(e.beyond))) - 1
+	}
 	for {
 		if _, ok := e.beyond[e.upTo+1]; !ok {
 			break
@@ -57,6 +65,32 @@ func (s *Scheduler) arrived(t *tenant) {
 		e.upTo++
 		delete(e.beyond, e.upTo)
 	}
+}
+
+// missed ends the requests that wait for a load which is not to come. Caller holds mu.
+func (s *Scheduler) missed(handle uint32, o gen.Outcome, message string) {
+	s.early.came(handle)
+	t := s.early.tenants[handle]
+	if t == nil {
+		return
+	}
+	delete(s.early.tenants, handle)
+	for _, ev := range s.popAll(t) {
+		if ev.kind == evOpen {
+			s.early.requests--
+			s.refuse(ev.inv, o, message)
+		}
+		if ev.frame != nil {
+			s.drop(ev.frame)
+		}
+	}
+	s.call() // somebody has to write it
+}
+
+// arrived hands what waited for t over to it, behind its load. Caller holds mu.
+func (s *Scheduler) arrived(t *tenant) {
+	e := &s.early
+	e.came(t.handle)
 	in := e.tenants[t.handle]
 	if in == nil {
 		return
@@ -79,17 +113,7 @@ func (s *Scheduler) expire(now time.Time) {
 		if now.Sub(t.lastRun) < earlyWait {
 			continue
 		}
-		delete(s.early.tenants, handle)
-		for _, ev := range s.popAll(t) {
-			if ev.kind == evOpen {
-				s.early.requests--
-				s.refuse(ev.inv, gen.Outcome_killed, "the tenant never came to this process")
-			}
-			if ev.frame != nil {
-				s.drop(ev.frame)
-			}
-		}
-		s.call() // somebody has to write it
+		s.missed(handle, gen.Outcome_killed, "the tenant never came to this process")
 	}
 }
 

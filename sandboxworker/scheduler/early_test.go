@@ -1,8 +1,10 @@
 package scheduler
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"bulkhead/ipc/gatewayside"
 	"bulkhead/ipc/ipctest"
@@ -91,25 +93,91 @@ func TestRequestsWhoseTenantNeverComes(t *testing.T) {
 	}
 }
 
-// More than are kept are refused, and cost nothing.
+// More than are kept are told to wait in the gateway: notLoaded is what it sends again, loadShed is not.
 func TestTooManyRequestsOvertakeTheirTenant(t *testing.T) {
 	h := startShard(t, Options{})
 	answers, res, err := h.early(ipctest.Bundle(t, `export default { fetch() { return new Response("ok"); } }`), earlyRequests+50)
 	if err != nil || res.Failed != nil {
 		t.Fatal(res, err)
 	}
-	ok, shed := 0, 0
+	ok, later := 0, 0
 	for _, a := range answers {
 		switch a.result.Outcome {
 		case gen.Outcome_ok:
 			ok++
-		case gen.Outcome_loadShed:
-			shed++
+		case gen.Outcome_notLoaded:
+			later++
 		default:
 			t.Errorf("ended %+v", a.result)
 		}
 	}
-	if ok+shed != earlyRequests+50 || ok < earlyRequests {
-		t.Errorf("%d answered, %d refused", ok, shed)
+	if ok+later != earlyRequests+50 || ok < earlyRequests {
+		t.Errorf("%d answered, %d not taken", ok, later)
+	}
+}
+
+// A load that the shard refuses ends what waits for it there and then, and leaves no gap.
+func TestRequestsWhoseLoadIsRefused(t *testing.T) {
+	h := startShard(t, Options{})
+	h.mu.Lock()
+	h.next++
+	handle := h.next
+	h.mu.Unlock()
+	var st *gatewayside.Stream
+	begun := time.Now()
+	lim := limits.DefaultTenant()
+	lim.Pending = 0
+	_, err := h.Load(t.Context(), gatewayside.LoadRequest{Tenant: handle, Bundle: ipctest.Bundle(t, "export default {}"), Limits: lim, Begun: func() {
+		var err error
+		if st, err = h.Open(t.Context(), request(handle, "/early")); err != nil {
+			t.Fatal(err)
+		}
+		for !h.waits(handle) { // it overtakes the load
+			if time.Since(begun) > 10*time.Second {
+				t.Fatal("the request does not arrive")
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}})
+	if err == nil {
+		t.Fatal("a limit of zero was taken")
+	}
+	if a := h.finish(st); a.result.Outcome != gen.Outcome_notLoaded || !strings.Contains(a.result.Message, "limit of zero") {
+		t.Errorf("ended %v: %s", a.result.Outcome, a.result.Message)
+	}
+	if _, err := h.Open(t.Context(), request(handle, "/late")); !errors.Is(err, gatewayside.ErrNotLoaded) {
+		t.Errorf("a stream for what is not there: %v", err)
+	}
+	h.s.mu.Lock()
+	defer h.s.mu.Unlock()
+	if e := &h.s.early; e.upTo != handle || len(e.beyond) != 0 || len(e.tenants) != 0 || e.requests != 0 {
+		t.Errorf("left: %+v", e)
+	}
+}
+
+// waits says whether a request waits for a handle.
+func (h *shard) waits(handle uint32) bool {
+	h.s.mu.Lock()
+	defer h.s.mu.Unlock()
+	return h.s.early.tenants[handle] != nil
+}
+
+// A handle whose load could not be called is a gap for good. What is noted behind it stays bounded.
+func TestAGapInTheHandles(t *testing.T) {
+	var e early
+	for h := uint32(1); h < 100_000; h++ {
+		if h != 7 && h != 50_000 {
+			e.came(h)
+		}
+		if len(e.beyond) > earlyHandles {
+			t.Fatalf("%d handles are noted", len(e.beyond))
+		}
+	}
+	if e.upTo != 99_999 || len(e.beyond) != 0 {
+		t.Errorf("up to %d, %d beyond", e.upTo, len(e.beyond))
+	}
+	e.came(7) // late after all
+	if len(e.beyond) != 0 {
+		t.Error("a handle of the past is noted for ever")
 	}
 }

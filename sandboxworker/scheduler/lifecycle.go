@@ -34,8 +34,9 @@ func (x *executor) load(t *tenant, done func(*loadReply)) {
 		r = x.start(t)
 	}
 	if r.failed != nil {
-		x.forget(t)
+		x.forget(t) // first: what comes now is told that it is not here
 		x.forsake(t, gen.Outcome_notLoaded, "the code did not start: "+r.failed.Message)
+		x.flush() // before the answer, at which the gateway may end this process
 	}
 	if r.failed != nil && r.failed.outcome == gen.Outcome_killed {
 		r.failed.outcome = gen.Outcome_internalError // no load is killed, says the schema

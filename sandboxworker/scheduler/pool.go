@@ -17,6 +17,7 @@ type pool struct {
 	eng    *engine.Engine
 	target int
 	want   chan struct{} // capacity 1
+	up     chan struct{} // closed when its thread needs nothing more that the seal forbids
 
 	mu    sync.Mutex
 	ready []*engine.Isolate // guarded by mu
@@ -41,7 +42,7 @@ const (
 
 // newPool makes the first isolates.
 func newPool(eng *engine.Engine, target int) (*pool, error) {
-	p := &pool{eng: eng, target: target, room: 8 * target, want: make(chan struct{}, 1)}
+	p := &pool{eng: eng, target: target, room: 8 * target, want: make(chan struct{}, 1), up: make(chan struct{})}
 	for range min(target, poolSpare) {
 		iso, err := eng.New()
 		if err != nil {
@@ -112,13 +113,14 @@ func (p *pool) count() int {
 	return len(p.ready)
 }
 
-// run keeps the pool filled, one isolate at a time, on a thread of its own. It is called before the
-// seal, which forbids setpriority.
+// run keeps the pool filled, one isolate at a time, on a thread of its own, which must be up before the
+// seal: that forbids setpriority, on pain of death.
 func (p *pool) run(stop <-chan struct{}) {
 	runtime.LockOSThread()
 	if err := unix.Setpriority(unix.PRIO_PROCESS, threadID(), poolNice); err != nil {
 		fmt.Fprintf(os.Stderr, "scheduler: the making of isolates does not give way to requests: %v\n", err)
 	}
+	close(p.up)
 	for {
 		select {
 		case <-stop:

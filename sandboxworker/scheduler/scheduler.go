@@ -149,6 +149,7 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 	}
 	s.pool = p
 	s.goRun(func() { p.run(s.stop) })
+	<-p.up // on a busy machine a thread may begin long after it was made
 	return s, nil
 }
 
@@ -329,7 +330,8 @@ func (s *Scheduler) dispatchOpen(f gen.Frame, raw []byte) error {
 	inv.deadline.Store(now.Add(t.limits.wall).UnixNano())
 	if t.awaited {
 		if s.early.requests >= earlyRequests {
-			s.refuse(inv, gen.Outcome_loadShed, "refused: too many requests wait for tenants that are being started")
+			// Not loadShed: that is for good, and this one need only wait where there is room, in the gateway.
+			s.refuse(inv, gen.Outcome_notLoaded, "too many requests wait for tenants that are being started")
 			return nil
 		}
 		s.early.requests++

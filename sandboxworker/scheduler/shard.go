@@ -26,10 +26,13 @@ var errStopped = errors.New("this shard is stopping")
 func (h Shard) Load(ctx context.Context, call gen.Shard_load) error {
 	call.Go() // other calls need not wait for this tenant's start
 	t, err := newTenant(call.Args())
+	s := h.s
 	if err != nil {
+		s.mu.Lock()
+		s.missed(call.Args().Tenant(), gen.Outcome_notLoaded, "its load was refused: "+err.Error())
+		s.mu.Unlock()
 		return fmt.Errorf("load: %w", err)
 	}
-	s := h.s
 	replied := make(chan *loadReply, 1)
 	s.mu.Lock()
 	switch {

@@ -235,6 +235,10 @@ func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 		if err != nil {
 			// The frame was not sent: this was no attempt, if the shard's death was the reason.
 			again := !lease.Alive() && tries < maxTries
+			if lease.Early() && errors.Is(err, gatewayside.ErrNotLoaded) {
+				// Its load failed between lease and stream: the next Acquire knows how.
+				again, early = tries < maxTries, false
+			}
 			c.drop()
 			if again {
 				continue
