@@ -251,6 +251,11 @@ func (p *Pool) watch(s *shard) {
 	}
 	if !retiring {
 		p.opt.Observer.Metrics.Event("respawned")
+		if len(suspects) == 0 && !s.mixed && len(s.there) == 1 {
+			// Nobody's code ran, says the box, which native code can clear: whose process it was is said, and
+			// held against nobody.
+			suspects = s.there
+		}
 		p.opt.Observer.Incidents.Add(s.incident(exit, why, suspects))
 	}
 	for _, f := range []*os.File{s.proc.Stderr, s.proc.BlackBox} {
