@@ -83,13 +83,6 @@ func find(e *evidence) finding {
 		for t := range f.working {
 			f.suspects = append(f.suspects, t)
 		}
-	case e.boxed && !e.mixed && len(f.present) == 1:
-		// Nobody's code ran, says the box, and nobody else has ever been there: native code can clear it,
-		// or write down what was not.
-		f.everything(e)
-		for t := range f.present {
-			f.suspects = append(f.suspects, t)
-		}
 	case e.boxed:
 		// Nobody's code ran, says the box: a fault of ours, or native code that has cleared its slot.
 		// Who was there is remembered (meetLocked), and finds itself apart if it happens again.
