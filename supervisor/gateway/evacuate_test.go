@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -99,4 +100,47 @@ func TestNeighboursOfASuspectAreBegunAgain(t *testing.T) {
 	}
 	resp, body := f.request("GET", "/info", nil)
 	ours(t, resp, body, 503, "killed", "a")
+}
+
+// However often neighbours are moved under load, nobody loses a request.
+func TestMovesUnderLoadLoseNothing(t *testing.T) {
+	f := newFarm(t, nil)
+	f.request("GET", "/info", nil)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var served atomic.Int64
+	for range 6 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, path := range []string{"/info", "/slow"} {
+					resp, body := f.request("POST", path, strings.NewReader("x"), host("b.localhost"))
+					if resp.StatusCode != 200 {
+						t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+					}
+					served.Add(1)
+				}
+			}
+		})
+	}
+	moves, neighbours, begun := 0, 0, 0
+	for began := time.Now(); moves < 300 && time.Since(began) < time.Minute; moves++ {
+		ev := f.pool.Isolate("a", "a test", "nobody")
+		neighbours, begun = neighbours+ev.Left+ev.Busy, begun+ev.Begun
+		f.request("GET", "/info", nil)
+		if err := f.pool.Release("a", "a test", "nobody"); err != nil {
+			t.Fatal(err)
+		}
+		f.request("GET", "/info", nil)
+	}
+	close(stop)
+	wg.Wait()
+	if served.Load() < int64(moves) || neighbours == 0 {
+		t.Errorf("%d requests during %d moves, %d of them of a neighbour", served.Load(), moves, neighbours)
+	}
+	t.Logf("%d requests, %d moves, %d of them of a neighbour, %d requests begun again", served.Load(), moves, neighbours, begun)
 }
