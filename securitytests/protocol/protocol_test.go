@@ -206,7 +206,9 @@ func TestHostileWorker(t *testing.T) {
 			t.Run(lie, func(t *testing.T) {
 				t.Parallel()
 				a.note()
-				if got, err := a.Do("GET", lie, "/", nil); err == nil && got.Status < 500 {
+				// The first request is sent with the load: what the process says in the name of its own tenant
+				// may be out before the lie about the load is read.
+				if got, err := a.Do("GET", lie, "/", nil); err == nil && got.Status < 500 && got.Body != "well" {
 					t.Errorf("it was served: %d %q", got.Status, got.Body)
 				}
 				a.named(t, lie, violation)
@@ -345,7 +347,7 @@ func TestHostileWorkerIsNotShipped(t *testing.T) {
 		}
 		// `bulkhead securitytest` runs the suites; what attacks in them is a program of its own.
 		for dep := range strings.FieldsSeq(string(out)) {
-			if strings.HasPrefix(dep, "bulkhead/securitytests/") && (b != "bulkhead" || dep != "bulkhead/securitytests/suites" && dep != "bulkhead/securitytests/conductor") {
+			if strings.HasPrefix(dep, "bulkhead/securitytests/") && (b != "bulkhead" || !slices.Contains([]string{"suites", "conductor", "canary", "clock"}, strings.TrimPrefix(dep, "bulkhead/securitytests/"))) {
 				t.Errorf("%s contains %s", b, dep)
 			}
 		}
