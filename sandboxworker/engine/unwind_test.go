@@ -1,24 +1,11 @@
 package engine
 
 import (
-	"encoding/json"
 	"os"
 	"strings"
 	"testing"
 	"time"
 )
-
-// hostNames returns the host functions of the matrix, in order.
-func hostNames(t *testing.T) []string {
-	t.Helper()
-	var names []string
-	i := load(t, validArgs+`export default { fetch: () => JSON.stringify(Object.keys(validArgs).sort()) }`)
-	if err := json.Unmarshal([]byte(ask(t, i)), &names); err != nil {
-		t.Fatal(err)
-	}
-	i.Dispose()
-	return names
-}
 
 // Each host function is called from every frame of a stack that has overflowed, so with every amount of
 // room that JavaScript can leave it. C++ does not look at the limit.
@@ -48,60 +35,6 @@ func TestHostCallsAtTheEndOfTheStack(t *testing.T) {
 		t.Errorf("%v %v %q", turn.Status, turn.Reason, got)
 	}
 }
-
-// A termination in the middle of each host call, and in the middle of whatever a host call lets run.
-func TestTerminationInsideHostCalls(t *testing.T) {
-	locked(t)
-	cases := map[string]string{
-		"getter in structuredClone":     `raw.structuredClone({ get x() { for (;;); } })`,
-		"transfer list":                 `raw.structuredClone(1, Object.defineProperty([1], 0, { get() { for (;;); } }))`,
-		"error of structuredClone":      `raw.setDataCloneError(() => { for (;;); }); raw.structuredClone(() => 0)`,
-		"trap in properties":            `raw.getOwnNonIndexProperties(new Proxy({}, { ownKeys() { for (;;); } }))`,
-		"lazy property":                 `const o = {}; raw.defineLazy(o, "x", () => { for (;;); }); o.x`,
-		"lazy property of a descriptor": `const o = {}; raw.defineLazy(o, "x", () => { for (;;); }); Object.getOwnPropertyDescriptor(o, "x")`,
-		"import":                        `for (;;) import("/worker.js").catch(() => {})`,
-		"stack of a thrown error":       `Error.prepareStackTrace = () => { for (;;); }; new Error("x").stack`,
-		"then of a result":              `return { get then() { for (;;); } }`,
-	}
-	for _, name := range hostNames(t) {
-		if name != "setDataCloneError" {
-			cases[name] = `const args = validArgs["` + name + `"](); for (;;) try { raw["` + name + `"](...args); } catch {}`
-		}
-	}
-	i := load(t, validArgs+`export default { async fetch(r) { if (r.inv === 7) { raw.setDataCloneError(cloneError); return "fine"; } const code = cases[r.url.slice("http://t/".length)]; return code(r); } };
-		const cases = { __proto__: null };`+func() string {
-		var b strings.Builder
-		for name, code := range cases {
-			b.WriteString("cases[" + strings.ReplaceAll(jsonString(name), " ", "_") + "] = async (r) => { " + code + " };\n")
-		}
-		return b.String()
-	}())
-	n := 0
-	for name := range cases {
-		n++
-		timer := time.AfterFunc(time.Duration(3+n%5)*time.Millisecond, func() {
-			for !i.Terminate(ReasonCPU) {
-				time.Sleep(time.Millisecond)
-			}
-		})
-		turn := i.Request(epoch, Request{Inv: 70_000_000, Method: "GET", URL: "http://t/" + strings.ReplaceAll(name, " ", "_")})
-		timer.Stop()
-		if turn.Status != Terminated && turn.Status != OutOfMemory {
-			t.Errorf("%s: %v %v %v", name, turn.Status, turn.Reason, texts(&turn))
-		}
-		for range turn.Records() { // what was written is whole
-		}
-		if turn.Status == OutOfMemory {
-			t.Errorf("%s: out of memory", name)
-			return
-		}
-		if got := ask(t, i); got != "fine" {
-			t.Errorf("after %s: %q", name, got)
-		}
-	}
-}
-
-func jsonString(s string) string { b, _ := json.Marshal(s); return string(b) }
 
 // Each host function that makes something is called with much, again and again, in an isolate whose heap
 // is nearly full: an exception or the end of the turn, never of the process.

@@ -144,6 +144,11 @@ struct bh_isolate {
   uint64_t resizable_space = 0;   // bytes of address space of all of them
   bool resizables_made = false;   // ever
 
+  // A collection for someone who wanted room found none: until the next one, or the next turn, it is not
+  // worth another. A loop of such calls would be a loop of collections, which V8 stops late.
+  bool heap_full = false;
+  bool resizables_full = false;
+
   // What V8 has taken from operator new in small pieces while the tenant ran, less what it gave back:
   // the descriptions of buffers, which are several times the size of a small buffer. May be below zero,
   // as some of it is older than the first turn.

@@ -50,9 +50,11 @@ bool HasRoom(bh_isolate* i, uint64_t bytes) {
   v8::HeapStatistics hs;
   i->iso->GetHeapStatistics(&hs);
   if (hs.used_heap_size() + bytes <= hs.heap_size_limit()) return true;
+  if (i->heap_full) return false;
   i->iso->LowMemoryNotification();
   i->iso->GetHeapStatistics(&hs);
-  return hs.used_heap_size() + bytes <= hs.heap_size_limit();
+  i->heap_full = hs.used_heap_size() + bytes > hs.heap_size_limit();
+  return !i->heap_full;
 }
 
 bool TooLongToRead(bh_isolate* i, v8::Local<v8::String> s) {

@@ -54,8 +54,10 @@ void AskResizable(const Args& args) {
     return ThrowRangeError(i->iso, "A resizable buffer cannot be longer than this worker's memory limit");
   }
   if (!Fits(i, max)) {
-    i->iso->LowMemoryNotification();  // those that are garbage count until it is collected
+    // Those that are garbage count until it is collected.
+    if (!i->resizables_full) i->iso->LowMemoryNotification();
     if (!Fits(i, max)) {
+      i->resizables_full = true;
       return ThrowRangeError(i->iso, "Too many resizable buffers at once: a worker may have 128, "
                                      "and four times its memory limit of their greatest lengths");
     }
