@@ -45,7 +45,7 @@ func (h *shard) wantClock(n uint32) {
 		h.t.Fatal(err)
 	}
 	if ms != float64(int64(ms)) || ms > float64(time.Now().UnixMilli()+1000) {
-		h.t.Errorf("the clock says %v, which is %v ahead", ms, time.UnixMilli(int64(ms)).Sub(time.Now()))
+		h.t.Errorf("the clock says %v, which is %v ahead", ms, time.Until(time.UnixMilli(int64(ms))))
 	}
 }
 

@@ -145,7 +145,7 @@ func (h *house) send(req *http.Request) (status int, body string, err error) {
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, fmt.Sprintf("%s", b), err
+	return resp.StatusCode, string(b), err
 }
 
 func (h *house) get(ctx context.Context, tenant, path string) (string, error) {
