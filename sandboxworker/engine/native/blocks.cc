@@ -36,11 +36,16 @@ thread_local int64_t* counted = nullptr;
 constexpr size_t kSmallPiece = 1024;
 constexpr size_t kMallocHeader = 8;
 
+struct OwnedBlock {
+  size_t size;
+  const Blocks* owner;
+};
+
 // Owned blocks of all isolates, by address. Process-global because operator delete is not told
 // whose block it frees. Owned blocks, and no others that operator new gives, begin at a page.
 struct Owned {
   std::mutex mu;
-  std::unordered_map<uintptr_t, size_t> size;  // guarded by mu
+  std::unordered_map<uintptr_t, OwnedBlock> blocks;  // guarded by mu
 };
 
 Owned& owned() {
@@ -107,7 +112,7 @@ void Delete(void* p) {
   }
   if (at % kPage == 0 && p != nullptr && !Hold::holding) {
     Hold hold;
-    owned().size.erase(at);
+    owned().blocks.erase(at);
   }
   free(p);
 }
@@ -118,23 +123,19 @@ void Delete(void* p) {
 
 Blocks::~Blocks() {
   Hold hold;
-  for (uintptr_t at : at_) owned().size.erase(at);
-}
-
-void Blocks::DropZeros() {
-  // Held throughout, so that no block is freed, and another's, before its pages are dropped.
-  Hold hold;
   for (uintptr_t at : at_) {
-    auto it = owned().size.find(at);
-    if (it != owned().size.end()) DropZerosIn(at, it->second);
+    auto it = owned().blocks.find(at);
+    if (it != owned().blocks.end() && it->second.owner == this) owned().blocks.erase(it);
   }
 }
 
 void Blocks::Each(const std::function<void(uintptr_t, size_t)>& f) {
+  // Held throughout, so that no block is freed, and another's, before f is done with it.
   Hold hold;
   for (uintptr_t at : at_) {
-    auto it = owned().size.find(at);
-    if (it != owned().size.end()) f(at, it->second);
+    auto it = owned().blocks.find(at);
+    // What was freed may be a block of another isolate by now.
+    if (it != owned().blocks.end() && it->second.owner == this) f(at, it->second.size);
   }
 }
 
@@ -153,7 +154,7 @@ BlocksBeingMade::~BlocksBeingMade() {
   for (size_t n = 0; n < made; n++) {
     DropZerosIn(blocks[n].at, blocks[n].size);
     if (blocks[n].size < kOwned) continue;
-    owned().size.emplace(blocks[n].at, blocks[n].size);
+    owned().blocks.insert_or_assign(blocks[n].at, OwnedBlock{.size = blocks[n].size, .owner = blocks_});
     blocks_->at_.push_back(blocks[n].at);
   }
 }

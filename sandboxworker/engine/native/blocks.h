@@ -19,15 +19,13 @@ class Blocks {
   ~Blocks();
   Blocks(const Blocks&) = delete;
   Blocks& operator=(const Blocks&) = delete;
-  // Give the pages of these blocks that hold only zeros back to the kernel. The caller holds the
-  // isolate: nobody else writes to them.
-  void DropZeros();
   // Calls f(address, bytes) for each that is still there. None is freed meanwhile.
   void Each(const std::function<void(uintptr_t, size_t)>& f);
 
  private:
   friend class BlocksBeingMade;
-  std::vector<uintptr_t> at_;  // keys of the table of all blocks in blocks.cc
+  // Keys of the table of all blocks in blocks.cc. Under one there may be another's by now.
+  std::vector<uintptr_t> at_;
 };
 
 // While one of these lives, small pieces that this thread takes from operator new are added to a count,

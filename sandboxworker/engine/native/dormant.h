@@ -24,9 +24,10 @@ class Dormant {
   void Sleep(uintptr_t at, size_t size, Protection protection);
   // Writes them anew.
   void Wake();
-  bool asleep() const { return !runs_.empty(); }
   // How many bytes are given back.
   size_t bytes() const;
+  // For tests: from now on nobody may touch what is given back, on pain of death.
+  static void Guard();
 
  private:
   // Words come in entries of 8, 16 or 24 bytes, or in such of 12 bytes, two of which are three words:
@@ -36,6 +37,7 @@ class Dormant {
     uintptr_t at;
     size_t pages;
     Protection protection;
+    bool guarded;
     uint64_t first[kPeriod];
     uint64_t step[kPeriod];
   };

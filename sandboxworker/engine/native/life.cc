@@ -110,7 +110,12 @@ v8::ResourceConstraints Constraints(uint64_t heap_max) {
 }  // namespace bulkhead
 
 void bh_isolate::Sleep() {
-  blocks.Each([&](uintptr_t at, size_t size) { dormant.Sleep(at, size, {}); });
+  // V8's cache of Wasm code by address, 1,024 entries of 48 bytes: who frees a module clears it in every
+  // isolate that had the module, on whatever thread.
+  constexpr size_t kWasmLookup = size_t{1024} * 48;
+  blocks.Each([&](uintptr_t at, size_t size) {
+    if (size != kWasmLookup || !bulkhead::ProcessHasWasm()) dormant.Sleep(at, size, {});
+  });
   segments.Each([&](uintptr_t at, size_t size, bulkhead::Protection p) { dormant.Sleep(at, size, p); });
 }
 
@@ -189,6 +194,8 @@ size_t bh_dormant_check(bh_isolate* i, size_t* wrong) {
   }
   return given;
 }
+
+void bh_dormant_guard(void) { bulkhead::Dormant::Guard(); }
 
 void bh_isolate_dispose(bh_isolate* i) {
   std::unique_ptr<bh_isolate> gone(i);

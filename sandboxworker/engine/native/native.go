@@ -158,6 +158,9 @@ func (i Isolate) DormantCheck() (given, wrong int) {
 	return int(n), int(w)
 }
 
+// DormantGuard is for tests: from now on who touches what an idle isolate gave back ends the process.
+func DormantGuard() { C.bh_dormant_guard() }
+
 // Dispose wipes the isolate's buffers and gives everything back.
 func (i Isolate) Dispose() { C.bh_isolate_dispose(i.p) }
 

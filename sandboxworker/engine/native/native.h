@@ -119,6 +119,8 @@ void bh_trim(bh_isolate* i);
 // For tests: give back what bh_trim gives back, write it anew, and count the ranges in which that is not
 // what was there. How many bytes were given back. Between turns.
 size_t bh_dormant_check(bh_isolate* i, size_t* wrong);
+// For tests: from now on who touches what an idle isolate gave back ends the process.
+void bh_dormant_guard(void);
 // Wipe the isolate's buffers, release everything held in it and dispose of it.
 void bh_isolate_dispose(bh_isolate* i);
 // Stop the turn that runs now. 0 when none runs (nothing is remembered then). Any thread.

@@ -27,13 +27,18 @@ struct Keyed {
   int key;
 };
 
+struct Segment {
+  bool read_only;
+  const void* owner;  // the Segments that lists it
+};
+
 // All segments of all isolates, by address. Process-global because mprotect is not told whose memory
 // it is for.
 struct Table {
   std::mutex mu;
-  std::unordered_map<uintptr_t, bool> read_only;  // guarded by mu; the segments
-  std::vector<Keyed> keyed;                       // guarded by mu
-  std::atomic<size_t> size{0};                    // of read_only, to be read without mu
+  std::unordered_map<uintptr_t, Segment> segments;  // guarded by mu
+  std::vector<Keyed> keyed;                         // guarded by mu
+  std::atomic<size_t> size{0};                      // of segments, to be read without mu
 };
 
 Table& table() {
@@ -42,6 +47,8 @@ Table& table() {
   return *all;
 }
 
+// For whom this thread makes an isolate.
+thread_local const void* owner = nullptr;
 thread_local std::vector<uintptr_t>* made = nullptr;
 
 // Whatever was there is not any more, or is not what it was.
@@ -50,12 +57,12 @@ void Forget(uintptr_t at, size_t size) {
   if (t.size.load(std::memory_order_relaxed) == 0) return;
   std::lock_guard<std::mutex> lock(t.mu);
   // A reservation of V8's is larger than all the segments there are.
-  if (size / kSegment > t.read_only.size()) {
-    std::erase_if(t.read_only, [&](const auto& s) { return s.first < at + size && at < s.first + kSegment; });
+  if (size / kSegment > t.segments.size()) {
+    std::erase_if(t.segments, [&](const auto& s) { return s.first < at + size && at < s.first + kSegment; });
   } else {
-    for (uintptr_t p = at & ~(kSegment - 1); p < at + size; p += kSegment) t.read_only.erase(p);
+    for (uintptr_t p = at & ~(kSegment - 1); p < at + size; p += kSegment) t.segments.erase(p);
   }
-  t.size.store(t.read_only.size(), std::memory_order_relaxed);
+  t.size.store(t.segments.size(), std::memory_order_relaxed);
 }
 
 // Only ever called by V8, through libc's names: malloc and Go's runtime have their own ways.
@@ -63,12 +70,12 @@ void Protected(uintptr_t at, size_t size, int prot) {
   if (size != kSegment || at % kSegment != 0 || prot == PROT_NONE) return Forget(at, size);
   Table& t = table();
   std::lock_guard<std::mutex> lock(t.mu);
-  auto it = t.read_only.find(at);
-  if (it != t.read_only.end()) {
-    it->second = prot == PROT_READ;
+  auto it = t.segments.find(at);
+  if (it != t.segments.end()) {
+    it->second.read_only = prot == PROT_READ;
   } else if (made != nullptr && (prot == PROT_READ || prot == (PROT_READ | PROT_WRITE))) {
-    t.read_only.emplace(at, prot == PROT_READ);
-    t.size.store(t.read_only.size(), std::memory_order_relaxed);
+    t.segments.emplace(at, Segment{.read_only = prot == PROT_READ, .owner = owner});
+    t.size.store(t.segments.size(), std::memory_order_relaxed);
     made->push_back(at);
   }
 }
@@ -85,17 +92,21 @@ void KeyGiven(uintptr_t at, size_t size, int key) {
 Segments::~Segments() {
   Table& t = table();
   std::lock_guard<std::mutex> lock(t.mu);
-  for (uintptr_t at : at_) t.read_only.erase(at);
-  t.size.store(t.read_only.size(), std::memory_order_relaxed);
+  for (uintptr_t at : at_) {
+    auto it = t.segments.find(at);
+    if (it != t.segments.end() && it->second.owner == this) t.segments.erase(it);
+  }
+  t.size.store(t.segments.size(), std::memory_order_relaxed);
 }
 
 void Segments::Each(const std::function<void(uintptr_t, size_t, Protection)>& f) {
   Table& t = table();
   std::lock_guard<std::mutex> lock(t.mu);
   for (uintptr_t at : at_) {
-    auto it = t.read_only.find(at);
-    if (it == t.read_only.end()) continue;
-    Protection p{.read_only = it->second, .key = 0};
+    auto it = t.segments.find(at);
+    // V8 gives a segment back, and then to another isolate, of tables that all share.
+    if (it == t.segments.end() || it->second.owner != this) continue;
+    Protection p{.read_only = it->second.read_only, .key = 0};
     for (const Keyed& k : t.keyed) {  // the last one counts
       if (k.at <= at && at < k.at + k.size) p.key = k.key;
     }
@@ -103,9 +114,15 @@ void Segments::Each(const std::function<void(uintptr_t, size_t, Protection)>& f)
   }
 }
 
-SegmentsBeingMade::SegmentsBeingMade(Segments* segments) { made = &segments->at_; }
+SegmentsBeingMade::SegmentsBeingMade(Segments* segments) {
+  owner = segments;
+  made = &segments->at_;
+}
 
-SegmentsBeingMade::~SegmentsBeingMade() { made = nullptr; }
+SegmentsBeingMade::~SegmentsBeingMade() {
+  owner = nullptr;
+  made = nullptr;
+}
 
 }  // namespace bulkhead
 

@@ -29,7 +29,8 @@ class Segments {
 
  private:
   friend class SegmentsBeingMade;
-  std::vector<uintptr_t> at_;  // keys of the table of all segments in segments.cc
+  // Keys of the table of all segments in segments.cc. Under one there may be another's by now.
+  std::vector<uintptr_t> at_;
 };
 
 // While one of these lives, what this thread makes accessible is noted.
