@@ -128,7 +128,7 @@ func TestSmallBuffersAreCharged(t *testing.T) {
 			if charged < 0.6*took || charged > 3*took+200 {
 				t.Errorf("each takes %.0f bytes and is charged %.0f", took, charged)
 			}
-			stop := time.AfterFunc(30*time.Second, func() { i.Terminate(ReasonWall) })
+			stop := time.AfterFunc(3*time.Minute, func() { i.Terminate(ReasonWall) })
 			defer stop.Stop()
 			if turn := get(i, 2); turn.Status != OutOfMemory {
 				t.Errorf("an endless row of them ended %v %v", turn.Status, turn.Reason)
