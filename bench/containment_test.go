@@ -1,3 +1,5 @@
+//go:build containment
+
 package main
 
 import (
