@@ -106,6 +106,7 @@ func TestNeighboursOfASuspectAreBegunAgain(t *testing.T) {
 func TestMovesUnderLoadLoseNothing(t *testing.T) {
 	f := newFarm(t, nil)
 	f.request("GET", "/info", nil)
+	f.request("GET", "/info", nil, host("b.localhost")) // beside it
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	var served atomic.Int64
