@@ -45,7 +45,7 @@ ReadableStreamBYOBRequest illegal view respond/1 respondWithNewView/1
 ReadableStreamDefaultController illegal desiredSize close/0 enqueue/0 error/0
 ReadableStreamDefaultReader new/1 closed! cancel/0! read/0! releaseLock/0
 Request new/1 method url headers destination referrer referrerPolicy mode credentials cache redirect integrity keepalive duplex signal isReloadNavigation isHistoryNavigation body bodyUsed arrayBuffer/0! blob/0! bytes/0! formData/0! json/0! text/0! clone/0
-Response new/0 static.error/0 static.redirect/1 static.json/1 type url redirected status ok statusText headers body bodyUsed arrayBuffer/0! blob/0! bytes/0! formData/0! json/0! text/0! clone/0
+Response new/0 static.error/0 static.redirect/1 static.json/1 type url redirected status ok statusText headers body bodyUsed arrayBuffer/0! blob/0! bytes/0! formData/0! json/0! text/0! clone/0 webSocket
 SubtleCrypto illegal encrypt/3! decrypt/3! sign/3! verify/4! digest/2! generateKey/3! deriveKey/5! deriveBits/2! importKey/5! exportKey/2! wrapKey/4! unwrapKey/7!
 TextDecoder new/0 encoding fatal ignoreBOM decode/0
 TextDecoderStream new/0 encoding fatal ignoreBOM readable writable

@@ -132,7 +132,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"dev", file}, 2, "is a file; name the folder"},
 		{[]string{"dev", filepath.Join(tenants, "Bad Name")}, 1, "cannot be a tenant id"},
 		{[]string{"dev", "/nonexistent"}, 1, "/nonexistent"},
-		{[]string{"policy"}, 2, "policy check FILE"},
+		{[]string{"policy"}, 2, "policy check|show|explain"},
 		{[]string{"policy", "check"}, 2, "accepts 1 arg"},
 		{[]string{"policy", "check", badPolicy}, 1, "did you mean \"memory\"?"},
 		{[]string{"policy", "check", goodPolicy}, 0, "good; preset strict, hash "},

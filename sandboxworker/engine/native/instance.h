@@ -147,7 +147,6 @@ struct bh_isolate {
   // A collection for someone who wanted room found none: until the next one, or the next turn, it is not
   // worth another. A loop of such calls would be a loop of collections, which V8 stops late.
   bool heap_full = false;
-  bool resizables_full = false;
 
   // What V8 has taken from operator new in small pieces while the tenant ran, less what it gave back:
   // the descriptions of buffers, which are several times the size of a small buffer. May be below zero,

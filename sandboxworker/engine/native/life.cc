@@ -23,7 +23,7 @@ size_t NearHeapLimit(void* data, size_t current, size_t) {
 
 void AfterGC(v8::Isolate*, v8::GCType, v8::GCCallbackFlags, void* data) {
   auto* i = static_cast<bh_isolate*>(data);
-  i->heap_full = i->resizables_full = false;
+  i->heap_full = false;
   if (i->MeasureMemory()) i->StopForMemory();
   i->native_checked = i->NativeBytes() + i->allocator->used();
 }

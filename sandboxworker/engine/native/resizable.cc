@@ -55,9 +55,8 @@ void AskResizable(const Args& args) {
   }
   if (!Fits(i, max)) {
     // Those that are garbage count until it is collected.
-    if (!i->resizables_full) i->iso->LowMemoryNotification();
+    i->iso->LowMemoryNotification();
     if (!Fits(i, max)) {
-      i->resizables_full = true;
       return ThrowRangeError(i->iso, "Too many resizable buffers at once: a worker may have 128, "
                                      "and four times its memory limit of their greatest lengths");
     }

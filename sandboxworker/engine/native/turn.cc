@@ -182,7 +182,7 @@ TurnScope::TurnScope(bh_isolate* i, double now_ms)
       clock_(Advance(i, now_ms)) {
   i->iso->SetStackLimit(StackLimit());
   i->out.Clear();
-  i->heap_full = i->resizables_full = false;
+  i->heap_full = false;
   std::lock_guard<std::mutex> lock(i->turn_mu);
   i->reason.store(BH_REASON_NONE);
   i->in_turn = true;
