@@ -64,7 +64,9 @@ func TestRequestsThatOvertookATenantThatDoesNotStart(t *testing.T) {
 		t.Fatalf("load = %+v, %v", res, err)
 	}
 	for _, a := range answers {
-		if a.result.Outcome != gen.Outcome_notLoaded || !strings.Contains(a.result.Message, "not today") {
+		// One that the other channel brought after all was over is told that nobody is here.
+		late := a.result.Outcome == gen.Outcome_killed && strings.Contains(a.result.Message, "moved out")
+		if !late && (a.result.Outcome != gen.Outcome_notLoaded || !strings.Contains(a.result.Message, "not today")) {
 			t.Errorf("ended %v: %s; want notLoaded, and why", a.result.Outcome, a.result.Message)
 		}
 	}
