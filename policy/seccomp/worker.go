@@ -45,7 +45,7 @@ func runtimeCalls() []Rule {
 		allow("exit", "end of a thread"),
 		allow("exit_group", "end of the process"),
 		allow("clock_gettime", "thread CPU clocks are no vDSO matter; CPU limits read them"),
-		allow("tgkill", "Go pre-empts threads by signal; only threads of the own process, which is pid 1 of its namespace", eq(0, 1)),
+		allow("tgkill", "Go and glibc raise the signal they die of; only at threads of the own process, which is pid 1 of its namespace", eq(0, 1)),
 		allow("clone", "threads only: the flags that make one must be set, those that make a namespace or a traced child must not", masked(0, cloneThread|cloneNamespaces, cloneThread)),
 		refuse("clone3", uint16(unix.ENOSYS), "its flags lie behind a pointer that a filter cannot follow; glibc falls back to clone"),
 	}

@@ -22,18 +22,22 @@ var ends = map[string]string{
 	"exit":         "exit",
 	"close":        "close",
 	"rt_sigaction": "rt_sigaction",
+	"rt_sigreturn": "rt_sigreturn",
+	// No signal comes before the end: Go is told not to pre-empt by them (policy/namespaces).
+	"tgkill arg0==0x1": "tgkill",
 }
 
 // How a worker is brought to make a call.
 func hangUp(s *suites.Seat) error    { return s.Data.Close() }
 func terminate(s *suites.Seat) error { return syscall.Kill(s.PID, syscall.SIGTERM) }
+func interrupt(s *suites.Seat) error { return syscall.Kill(s.PID, syscall.SIGURG) }
 func nothing(*suites.Seat) error     { return nil }
 
 func TestTheEndsNeedTheirRows(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: the rootless launcher's workers are covered by the same filter")
 	}
-	provoke := map[string]func(*suites.Seat) error{"exit_group": hangUp, "rt_sigaction": terminate, "exit": hangUp, "close": nothing}
+	provoke := map[string]func(*suites.Seat) error{"exit_group": hangUp, "rt_sigaction": terminate, "exit": hangUp, "close": nothing, "rt_sigreturn": interrupt, "tgkill": terminate}
 	for row, call := range ends {
 		t.Run(call, func(t *testing.T) {
 			with, without := end(t, "", provoke[call]), end(t, "drop "+call, provoke[call])
