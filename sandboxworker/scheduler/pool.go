@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"bulkhead/sandboxworker/engine"
 )
 
@@ -17,7 +15,6 @@ type pool struct {
 	eng    *engine.Engine
 	target int
 	want   chan struct{} // capacity 1
-	up     chan struct{} // closed when its thread needs nothing more that the seal forbids
 
 	mu    sync.Mutex
 	ready []*engine.Isolate // guarded by mu
@@ -32,9 +29,6 @@ const (
 	// other. poolLate is how long that can put it off.
 	poolQuiet = 4 * time.Millisecond
 	poolLate  = 40 * time.Millisecond
-	// poolNice is the niceness of the thread that makes them (setpriority(2)): it gives way to requests,
-	// and still gets its tenth of a busy core, because it holds locks of V8 now and then.
-	poolNice = 10
 	// poolSpare is how many isolates a shard has ready before its first tenant comes: it may wait for
 	// that for days, and there are always several such shards.
 	poolSpare = 2
@@ -42,7 +36,7 @@ const (
 
 // newPool makes the first isolates.
 func newPool(eng *engine.Engine, target int) (*pool, error) {
-	p := &pool{eng: eng, target: target, room: 8 * target, want: make(chan struct{}, 1), up: make(chan struct{})}
+	p := &pool{eng: eng, target: target, room: 8 * target, want: make(chan struct{}, 1)}
 	for range min(target, poolSpare) {
 		iso, err := eng.New()
 		if err != nil {
@@ -113,14 +107,10 @@ func (p *pool) count() int {
 	return len(p.ready)
 }
 
-// run keeps the pool filled, one isolate at a time, on a thread of its own, which must be up before the
-// seal: that forbids setpriority, on pain of death.
+// run keeps the pool filled, one isolate at a time, on a thread of its own. Not a niced one: Go stops the
+// world now and then, and waits for that thread as for any other, while the watchdog waits with it.
 func (p *pool) run(stop <-chan struct{}) {
 	runtime.LockOSThread()
-	if err := unix.Setpriority(unix.PRIO_PROCESS, threadID(), poolNice); err != nil {
-		fmt.Fprintf(os.Stderr, "scheduler: the making of isolates does not give way to requests: %v\n", err)
-	}
-	close(p.up)
 	for {
 		select {
 		case <-stop:

@@ -149,7 +149,6 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 	}
 	s.pool = p
 	s.goRun(func() { p.run(s.stop) })
-	<-p.up // on a busy machine a thread may begin long after it was made
 	return s, nil
 }
 

@@ -101,8 +101,9 @@ var rooms = map[string]room{
 	},
 	// All of a worker before it is verified; bulkhead-worker and the attacker's seat share it.
 	"sandboxworker/start": {
-		inside: []string{"sandboxworker/engine", "sandboxworker/lockdown", "sandboxworker/runtime", "sandboxworker/scheduler", "ipc", "ipc/workerside", "policy/limits", "policy/namespaces"},
-		denied: []string{"net/http", "os/exec", "net"},
+		inside:  []string{"sandboxworker/engine", "sandboxworker/lockdown", "sandboxworker/runtime", "sandboxworker/scheduler", "ipc", "ipc/workerside", "policy/limits", "policy/namespaces"},
+		outside: []string{"golang.org/x/sys/"},
+		denied:  []string{"net/http", "os/exec", "net"},
 	},
 	"sandboxworker/runtime/": {
 		inside:  []string{"sandboxworker/runtime/"},
