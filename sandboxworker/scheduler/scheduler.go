@@ -148,7 +148,6 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 		return nil, fmt.Errorf("scheduler: first isolates: %w", err)
 	}
 	s.pool = p
-	s.goRun(func() { p.run(s.stop) })
 	return s, nil
 }
 
@@ -161,6 +160,7 @@ func (s *Scheduler) Run() error {
 	s.goRun(s.dog.run)
 	s.goRun(s.janitor)
 	s.goRun(func() { s.logs.run(s.stop) })
+	s.goRun(func() { s.pool.run(s.stop) })
 	s.work.Wait()
 	s.pool.close()
 	s.mu.Lock()
