@@ -84,7 +84,7 @@ run: build examples ## serve the examples on 127.0.0.1:8080
 
 .PHONY: test
 test: build examples ## run the whole test suite
-	$(GO) test -timeout 15m ./...
+	$(GO) test -p 1 -timeout 20m ./...
 
 # V8 and Go have their own ideas of faults and signal stacks, and V8's static data counts as leaks.
 .PHONY: asan

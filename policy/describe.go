@@ -47,7 +47,7 @@ func descriptions() map[string]string {
 		"class":            "the class of shards of tenants that neither a rule nor their cordon gives one",
 		"cordon":           "the level of trust of tenants that no rule gives one",
 
-		"limits.cpu":          "processor time of one invocation; 2 ms more for each MiB of body moved",
+		"limits.cpu":          "processor time of one invocation; 4 ms more for each MiB of body moved",
 		"limits.startupCpu":   "processor time of compiling and of the top level",
 		"limits.wall":         "from a request's head to the end of its response",
 		"limits.waitUntil":    "after the response, for ctx.waitUntil",
