@@ -17,7 +17,7 @@
 namespace bulkhead {
 
 // What was given back of one isolate. The caller of Sleep and Wake holds the isolate; between the two
-// nobody looks at its memory.
+// nobody looks at its memory: V8's cache of Wasm code, which other isolates clear, is left where it is.
 class Dormant {
  public:
   // Gives back the regular pages of a range of memory.
