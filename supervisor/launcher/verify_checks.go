@@ -28,7 +28,9 @@ type look struct {
 var errThreadGone = errors.New("thread ended")
 
 func (k *look) fault(err error) error {
-	if k.thread != 0 && k.thread != k.c.pid && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)) {
+	// The links of a thread that has ended are refused with EACCES (fs/proc/namespaces.c, fs/proc/base.c).
+	ended := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EACCES)
+	if ended && k.thread != 0 && k.thread != k.c.pid {
 		if _, statErr := os.Stat(k.dir); statErr != nil {
 			return errThreadGone
 		}
