@@ -73,8 +73,8 @@ func (l *launcher) verify(c *child) (done bool, err error) {
 	return false, nil
 }
 
-// pass runs every check on every thread and returns the thread ids. A thread that ends while
-// being looked at is no failure: the next pass does not see it.
+// pass runs every check on every thread and returns the thread ids, or none if a thread was ending
+// while it was looked at: that is no failure, and no good pass either.
 func (l *launcher) pass(c *child) ([]int, error) {
 	dir := filepath.Join("/proc", strconv.Itoa(c.pid))
 	before, err := threadIDs(dir)
@@ -93,7 +93,11 @@ func (l *launcher) pass(c *child) ([]int, error) {
 		}
 		for _, tid := range before {
 			lk := &look{l: l, c: c, dir: filepath.Join(dir, "task", strconv.Itoa(tid)), thread: tid}
-			if err := k.run(lk); err != nil && !errors.Is(err, errThreadGone) {
+			err := k.run(lk)
+			if errors.Is(err, errThreadGone) {
+				return nil, nil
+			}
+			if err != nil {
 				return nil, fmt.Errorf("check %s: thread %d: %w", k.name, tid, err)
 			}
 		}

@@ -23,17 +23,16 @@ type look struct {
 	thread int
 }
 
-// errThreadGone: a secondary thread ended under the eyes of the check. For the first thread it
-// is never returned: that one's end is the process's.
-var errThreadGone = errors.New("thread ended")
+// errThreadGone: a secondary thread was ending under the eyes of the check, which then says nothing.
+// For the first thread it is never returned: that one's end is the process's.
+var errThreadGone = errors.New("thread is ending")
 
+// fault tells a thread that is ending from one that fails. It gives up its descriptors before it is
+// out of sight, and its links are refused with EACCES after (fs/proc/namespaces.c, fs/proc/base.c).
 func (k *look) fault(err error) error {
-	// The links of a thread that has ended are refused with EACCES (fs/proc/namespaces.c, fs/proc/base.c).
-	ended := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EACCES)
-	if ended && k.thread != 0 && k.thread != k.c.pid {
-		if _, statErr := os.Stat(k.dir); statErr != nil {
-			return errThreadGone
-		}
+	ending := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EACCES)
+	if ending && k.thread != 0 && k.thread != k.c.pid {
+		return errThreadGone
 	}
 	return err
 }
