@@ -109,6 +109,7 @@ bench: build ## measure this host: speed beside its peers, and the bars of its c
 generate: setup setup-capnp ## regenerate the code of schema/ and the generated docs
 	@GO="$(GO)" schema/generate.sh
 	@$(GO) test -count=1 ./policy ./supervisor/launcher ./securitytests/arrows -run 'Generated|UpToDate' -args -update
+	@$(GO) test -count=1 ./sandboxworker/runtime -run EncodingsUpToDate -args -update
 
 .PHONY: format
 format: ## format Go

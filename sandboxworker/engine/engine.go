@@ -29,7 +29,7 @@ import (
 type Config struct {
 	Profile seccomp.Profile
 	Source  []byte   // JavaScript of the runtime, ASCII: see sandboxworker/runtime
-	Data    [][]byte // what the runtime may ask for by number; kept once for all isolates
+	Data    []string // what the runtime may ask for by number; kept once for all isolates
 	// HeapMaxBytes bounds the JavaScript heap of each isolate, whatever its tenant's limit: V8
 	// wants to know when it makes one. At least 16 MiB.
 	HeapMaxBytes uint64
@@ -75,7 +75,7 @@ func Init(cfg Config) (*Engine, error) {
 	for n, b := range cfg.Data {
 		native.SetData(n, b)
 	}
-	cfg.Source, cfg.Data = nil, nil
+	cfg.Source = nil // the data is not copied
 	e := &Engine{cfg: cfg}
 	if err := e.makeCodeCache(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)

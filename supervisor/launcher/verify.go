@@ -92,9 +92,9 @@ func (l *launcher) pass(c *child) ([]int, error) {
 			continue
 		}
 		for _, tid := range before {
-			lk := &look{l: l, c: c, dir: filepath.Join(dir, "task", strconv.Itoa(tid)), thread: tid}
+			lk := &look{l: l, c: c, dir: filepath.Join(dir, "task", strconv.Itoa(tid))}
 			err := k.run(lk)
-			if errors.Is(err, errThreadGone) {
+			if err != nil && tid != c.pid && ending(lk.dir) { // the first thread's end is the process's
 				return nil, nil
 			}
 			if err != nil {

@@ -15,32 +15,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// look is one check on one thread (or, with thread 0, on the process).
+// look is one check on one thread or on the process.
 type look struct {
-	l      *launcher
-	c      *child
-	dir    string // /proc/PID or /proc/PID/task/TID
-	thread int
+	l   *launcher
+	c   *child
+	dir string // /proc/PID or /proc/PID/task/TID
 }
 
-// errThreadGone: a secondary thread was ending under the eyes of the check, which then says nothing.
-// For the first thread it is never returned: that one's end is the process's.
-var errThreadGone = errors.New("thread is ending")
-
-// fault tells a thread that is ending from one that fails. It gives up its descriptors before it is
-// out of sight, and its links are refused with EACCES after (fs/proc/namespaces.c, fs/proc/base.c).
-func (k *look) fault(err error) error {
-	ending := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EACCES)
-	if ending && k.thread != 0 && k.thread != k.c.pid {
-		return errThreadGone
+// ending reports whether a thread ends or has ended (proc_pid_stat(5), flags): it has then given up its
+// descriptors, its root and its namespaces one by one, and looks like anything.
+func ending(dir string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return true
 	}
-	return err
+	const exiting = 0x4 // PF_EXITING, include/linux/sched.h
+	f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(f) < 7 {
+		return false
+	}
+	flags, err := strconv.ParseUint(f[6], 10, 64)
+	return err == nil && flags&exiting != 0
 }
 
 func (k *look) read(name string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(k.dir, name))
 	if err != nil {
-		return "", k.fault(err)
+		return "", err
 	}
 	return string(b), nil
 }
@@ -129,7 +130,7 @@ func (k *look) namespaces() error {
 		inside[ns.Proc] = true
 		ino, err := inode(filepath.Join(k.dir, "ns", ns.Proc))
 		if err != nil {
-			return k.fault(err)
+			return err
 		}
 		if pid, taken := k.l.byProof[ns.Proc][ino]; taken && pid != k.c.pid {
 			return fmt.Errorf("%s namespace %d is that of process %d", ns.Name, ino, pid)
@@ -138,7 +139,7 @@ func (k *look) namespaces() error {
 		if ns.Proc == "pid" {
 			forked, err := inode(filepath.Join(k.dir, "ns", "pid_for_children"))
 			if err != nil {
-				return k.fault(err)
+				return err
 			}
 			if forked != ino {
 				return fmt.Errorf("children would be born in pid namespace %d, not %d", forked, ino)
@@ -151,7 +152,7 @@ func (k *look) namespaces() error {
 		}
 		ino, err := inode(filepath.Join(k.dir, "ns", kind))
 		if err != nil {
-			return k.fault(err)
+			return err
 		}
 		if ino != host {
 			return fmt.Errorf("%s namespace %d is not the host's", kind, ino)
@@ -172,7 +173,7 @@ func (k *look) rootDir() error {
 	root, cwd := filepath.Join(k.dir, "root"), filepath.Join(k.dir, "cwd")
 	var r, w unix.Stat_t
 	if err := errors.Join(unix.Stat(root, &r), unix.Stat(cwd, &w)); err != nil {
-		return k.fault(err)
+		return err
 	}
 	if r.Dev != w.Dev || r.Ino != w.Ino {
 		return fmt.Errorf("the working directory is not the root")
@@ -184,7 +185,7 @@ func (k *look) rootDir() error {
 	}
 	entries, err := os.ReadDir(root + "/")
 	if err != nil {
-		return k.fault(err)
+		return err
 	}
 	for _, e := range entries {
 		if !want[e.Name()] {

@@ -17,7 +17,7 @@ func (k *look) descriptors() error {
 	dir := filepath.Join(k.dir, "fd")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return k.fault(err)
+		return err
 	}
 	missing := len(k.c.want.files)
 	anonymous := map[string]int{}
@@ -51,7 +51,7 @@ func (k *look) descriptors() error {
 func (k *look) identity(number int) (identity, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(filepath.Join(k.dir, "fd", strconv.Itoa(number)), &st); err != nil {
-		return identity{}, k.fault(err)
+		return identity{}, err
 	}
 	info, err := k.read(filepath.Join("fdinfo", strconv.Itoa(number)))
 	if err != nil {
@@ -72,7 +72,7 @@ func (k *look) identity(number int) (identity, error) {
 func (k *look) extra(number int, seen map[string]int) error {
 	link, err := os.Readlink(filepath.Join(k.dir, "fd", strconv.Itoa(number)))
 	if err != nil {
-		return k.fault(err)
+		return err
 	}
 	if link != "anon_inode:[eventpoll]" && link != "anon_inode:[eventfd]" {
 		return fmt.Errorf("descriptor %d is %q", number, link)

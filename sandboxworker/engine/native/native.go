@@ -107,10 +107,10 @@ func SetSource(src []byte) error {
 	return nil
 }
 
-// SetData keeps bytes that the runtime may ask for by number, for the life of the process. Before the
-// first isolate.
-func SetData(n int, b []byte) {
-	C.bh_process_set_data(C.uint32_t(n), bytesPtr(b), C.size_t(len(b)))
+// SetData lets the runtime ask for bytes by number, for the life of the process. They are not copied:
+// s must be a constant, or a part of one, which no collector ever frees. Before the first isolate.
+func SetData(n int, s string) {
+	C.bh_process_set_data(C.uint32_t(n), unsafe.Pointer(unsafe.StringData(s)), C.size_t(len(s)))
 }
 
 // CodeCacheSize returns the bytes of the code cache isolates bootstrap from, 0 before it is made.

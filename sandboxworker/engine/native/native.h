@@ -84,7 +84,7 @@ typedef struct {
 void bh_process_init(const char* flags, int wasm);
 // Keep the runtime's source for the life of the process. ASCII only: returns 0 and takes nothing otherwise.
 int bh_process_set_source(const char* source, size_t len);
-// Keep bytes the runtime may ask for by number (host.data), for the life of the process.
+// Let the runtime ask for bytes by number (host.data). They are not copied: they must live as long as the process.
 void bh_process_set_data(uint32_t n, const void* bytes, size_t len);
 // Bytes of the code cache all further isolates bootstrap from, 0: none yet.
 // Gives pages of the C++ heap that hold nothing back to the kernel.

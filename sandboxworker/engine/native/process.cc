@@ -115,7 +115,7 @@ class RuntimeText final : public v8::String::ExternalOneByteStringResource {
 struct Process {
   ClockPlatform* platform = nullptr;  // owned by default_platform
   std::unique_ptr<RuntimeText> source;
-  std::vector<std::string> data;  // by number; read-only once an isolate exists
+  std::vector<std::string_view> data;  // by number; read-only once an isolate exists
   std::string code_cache;
   bool wasm = false;
   size_t js_stack_bytes = 256u << 10;
@@ -211,7 +211,7 @@ bool ProcessHasWasm() { return process.wasm; }
 std::string_view CodeCache() { return process.code_cache; }
 
 std::string_view ProcessData(uint32_t n) {
-  return n < process.data.size() ? std::string_view(process.data[n]) : std::string_view();
+  return n < process.data.size() ? process.data[n] : std::string_view();
 }
 
 void SetCodeCache(std::string bytes) { process.code_cache = std::move(bytes); }
@@ -277,7 +277,7 @@ int bh_process_set_source(const char* source, size_t len) {
 void bh_process_set_data(uint32_t n, const void* bytes, size_t len) {
   auto& list = bulkhead::process.data;
   if (list.size() <= n) list.resize(n + 1);
-  list[n] = std::string(static_cast<const char*>(bytes), len);
+  list[n] = std::string_view(static_cast<const char*>(bytes), len);
 }
 
 void bh_let_clock_move(void) { bulkhead::clock_moves = true; }
