@@ -17,8 +17,8 @@ func speculationPromises() []Promise {
 			Repair: "bulkhead-launcher --force-mitigations, or fewer tenants in a process"},
 		{Name: "the kernel mitigates the processor's weaknesses", Suite: "speculation", Host: true, try: kernelMitigations,
 			Gain: "memory of other processes and of the kernel through the processor's guesses", Repair: "update microcode and kernel; remove mitigations=off from the kernel's command line"},
-		{Name: "no other tenant runs on the same core at the same time", Suite: "speculation", Host: true, try: coreSharing,
-			Gain: "what a thread on the same core does, through what they share", Repair: "switch SMT off: nosmt on the kernel's command line, or echo off > /sys/devices/system/cpu/smt/control"},
+		{Name: "no other tenant runs on the same core at the same time", Suite: "speculation", try: coreSharing,
+			Gain: "what a thread on the same core does, through what they share", Repair: "a kernel with CONFIG_SCHED_CORE, and no --accept shared-cores; or switch SMT off: nosmt on the kernel's command line, or echo off > /sys/devices/system/cpu/smt/control"},
 		{Name: "no page is merged with another process's", Suite: "speculation", Host: true, try: pageMerging,
 			Gain: "whether another process holds a page of known content, by the time a write takes", Repair: "echo 2 > /sys/kernel/mm/ksm/run"},
 		{Name: "no secret is swapped to a disk", Suite: "speculation", Host: true, try: swapping,
@@ -131,14 +131,30 @@ func CoreCookie(pid int) (uint64, error) {
 	return cookie, nil
 }
 
-func coreSharing(context.Context, *scene) finding {
+func coreSharing(ctx context.Context, s *scene) finding {
 	switch active := word("/sys/devices/system/cpu/smt/active"); active {
 	case "0":
 		return held("SMT is %s: one thread a core", word("/sys/devices/system/cpu/smt/control"))
 	case "1":
-		return notShown("SMT is on and bulkhead gives its cordons no core-scheduling cookies")
+	default:
+		return notShown("the kernel does not say whether SMT is on")
 	}
-	return notShown("the kernel does not say whether SMT is on")
+	// Two threads a core: two shards must have a cookie each.
+	var cookies [2]uint64
+	for i := range cookies {
+		seat, err := s.seat(ctx)
+		if err != nil {
+			return failedTry(err)
+		}
+		defer seat.Leave()
+		if cookies[i], err = CoreCookie(seat.PID); err != nil {
+			return notShown("SMT is on and this kernel has no core scheduling: %v", err)
+		}
+	}
+	if cookies[0] == 0 || cookies[0] == cookies[1] {
+		return broken("SMT is on, and two shards have the core-scheduling cookies %#x and %#x", cookies[0], cookies[1])
+	}
+	return held("SMT is on, and two shards have the core-scheduling cookies %#x and %#x", cookies[0], cookies[1])
 }
 
 func pageMerging(context.Context, *scene) finding {

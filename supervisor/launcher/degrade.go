@@ -34,6 +34,7 @@ func degradations() []degradation {
 		{"landlock-scopes", "Landlock does not cover abstract sockets and signals (kernel before 6.12)"},
 		{"mdwe", "jitless shards are kept from executable pages by the filter alone (kernel before 6.3)"},
 		{"idmap", "tenant folders must be readable by everybody: the gateway cannot be mapped to their owner"},
+		{sharedCores, "where a core runs two threads, shards run beside each other on it: no core-scheduling cookies are made"},
 		{"inspect", "what /proc does not show (Landlock, dumpable, parent-death signal, MDWE) is not checked from outside"},
 	}
 }

@@ -22,7 +22,8 @@ type kernel struct {
 	// ownProcesses: RLIMIT_NPROC counts in the user namespace of the limited process (Linux 5.14),
 	// not all processes of the host that share its uid.
 	ownProcesses bool
-	ownFilters   int // seccomp filters the launcher itself runs under (in a container)
+	cores        bool // a core runs two threads here, and can be kept to one cookie's (cores.go)
+	ownFilters   int  // seccomp filters the launcher itself runs under (in a container)
 }
 
 // landlockScopes is the ABI that brought the scopes (Linux 6.12).
@@ -46,6 +47,7 @@ func (l *launcher) stepKernel() error {
 	} else {
 		return &Missing{What: "Seccomp_filters in /proc/PID/status", Reason: err.Error(), Remedy: "a kernel of 5.9 or newer with CONFIG_SECCOMP_FILTER"}
 	}
+	l.probeCores()
 	l.kernel.ownProcesses = l.root || atLeast(5, 14)
 	if err := l.probeLandlock(); err != nil {
 		return err

@@ -52,7 +52,7 @@ type launcher struct {
 	uids     uidPool                   //
 	hostNS   map[string]uint64         // inode of each of the launcher's own namespaces
 	children map[uint32]*child         // by id, the gateway included
-	byProof  map[string]map[uint64]int // namespace inodes in use: kind, inode, pid
+	byProof  map[string]map[uint64]int // what each child has for itself alone: kind of namespace, inode, pid; "core", cookie, pid
 
 	gateway    *child
 	orders     int // launcher's end of the order socket, -1 without a gateway

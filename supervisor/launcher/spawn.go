@@ -234,6 +234,9 @@ func (l *launcher) bear(b *birth, folder ...source) (c *child, err error) {
 		return c, failed("clone", l.explainClone(err))
 	}
 	l.children[c.id] = c
+	if err := l.ownCore(c); err != nil {
+		c.killFor("%v", err)
+	}
 	if l.stop {
 		l.finish() // clone could not bring this thread home: nobody lives on beside that
 	}

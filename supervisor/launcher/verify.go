@@ -34,6 +34,7 @@ func checks() []check {
 		{"descriptors", "the descriptors are the launcher's own list by inode and access mode, besides one eventpoll that watches only those, and one eventfd", true, (*look).descriptors},
 		{"limits", "every resource limit, soft and hard", true, (*look).limits},
 		{"cgroup", "it is in its own cgroup", true, (*look).cgroup},
+		{"core", "where a core runs two threads and the kernel can: a core-scheduling cookie nobody else has", true, (*look).cores},
 		{"arguments", "argv and environment are the constants of its role", false, (*look).arguments},
 		{"mappings", "jitless workers, bundlers and the gateway: no page writable and executable", false, (*look).mappings},
 	}

@@ -71,10 +71,11 @@ func examineSMT() finding {
 	case "0":
 		f.Found = "off (" + read("/sys/devices/system/cpu/smt/control") + "): one thread a core"
 	case "1":
-		f.State, f.Found = stateDegraded, "on, and shards have no core-scheduling cookies"
-		if _, err := suites.CoreCookie(os.Getpid()); err != nil {
-			f.Found = "on, and this kernel has no core scheduling (" + err.Error() + ")"
+		if _, err := suites.CoreCookie(os.Getpid()); err == nil {
+			f.Found = "on; each shard has a core-scheduling cookie of its own, unless --accept shared-cores is given"
+			return f
 		}
+		f.State, f.Found = stateDegraded, "on, and this kernel has no core scheduling (CONFIG_SCHED_CORE)"
 		f.Remedy = "nosmt on the kernel's command line, or: echo off > /sys/devices/system/cpu/smt/control"
 	default:
 		f.Found = "this kernel does not say"
