@@ -66,7 +66,7 @@ void Forget(uintptr_t at, size_t size) {
 }
 
 // Only ever called by V8, through libc's names: malloc and Go's runtime have their own ways.
-void Protected(uintptr_t at, size_t size, int prot) {
+[[maybe_unused]] void Protected(uintptr_t at, size_t size, int prot) {
   if (size != kSegment || at % kSegment != 0 || prot == PROT_NONE) return Forget(at, size);
   Table& t = table();
   std::lock_guard<std::mutex> lock(t.mu);
@@ -80,7 +80,7 @@ void Protected(uintptr_t at, size_t size, int prot) {
   }
 }
 
-void KeyGiven(uintptr_t at, size_t size, int key) {
+[[maybe_unused]] void KeyGiven(uintptr_t at, size_t size, int key) {
   if (size < kReservation) return;  // code of a Wasm module: there may be any number
   Table& t = table();
   std::lock_guard<std::mutex> lock(t.mu);
