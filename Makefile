@@ -80,7 +80,7 @@ build: setup ## build the four binaries, and the attacker's seat of their tests,
 .PHONY: run
 run: build examples ## serve the examples on 127.0.0.1:8080
 	@mkdir -p $(DATA)
-	@exec $(BIN)/bulkhead serve --listen $(LISTEN) --preset $(PRESET) --tenants examples --data $(DATA) --index $(RUN_FLAGS)
+	@exec $(BIN)/bulkhead serve --listen $(LISTEN) --preset $(PRESET) --tenants examples --config examples/policy.yaml --data $(DATA) --index $(RUN_FLAGS)
 
 .PHONY: test
 test: build examples ## run the whole test suite
