@@ -19,6 +19,7 @@ const environment = (base, title) => {
   define("Request", new Proxy(OwnRequest, {
     construct: (target, args, newTarget) => construct(target, args.length ? [resolve(args[0]), ...args.slice(1)] : args, newTarget === Request ? target : newTarget),
   }));
+  Object.defineProperty(OwnRequest.prototype, "constructor", { value: Request, writable: true, configurable: true });
   define("fetch", new Proxy(fetch, { apply: (target, self, args) => apply(target, self, args.length ? [resolve(args[0]), ...args.slice(1)] : args) }));
 };
 
