@@ -104,6 +104,11 @@ bench: build ## measure this host: speed beside its peers, and the bars of its c
 	@cd bench/peers && { [ -d node_modules ] || npm ci --no-audit --no-fund --silent; }
 	$(GO) run ./bench
 
+.PHONY: conformance
+conformance: build ## run Web Platform Tests of a checkout (DIR=…; ARGS: flags of ./bench/conformance)
+	@[ -n "$(DIR)" ] || { echo "make: which checkout of web-platform-tests/wpt? make conformance DIR=/path/to/wpt" >&2; exit 2; }
+	@$(GO) run ./bench/conformance -dir "$(DIR)" $(ARGS)
+
 # ---- keeping the tree in order --------------------------------------------------------------
 
 .PHONY: generate

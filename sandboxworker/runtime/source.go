@@ -35,6 +35,8 @@ var units = []unit{
 		"streams/writable.js", "streams/writer.js", "streams/transform.js", "streams/text.js", "streams/transfer.js", "streams/exports.js",
 	}},
 	{"compressUnit", []string{"streams/compress.js"}},
+	{"mimeUnit", []string{"fetch/mime.js"}},
+	{"dataUnit", []string{"fetch/data.js"}},
 	{"blobUnit", []string{"fetch/blob.js", "fetch/formdata.js", "fetch/multipart.js"}},
 	{"inspectUnit", []string{"console/inspect.js", "console/describe.js"}},
 	{"consoleUnit", []string{"console/console.js"}},

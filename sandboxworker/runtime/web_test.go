@@ -42,6 +42,28 @@ func TestWebPlatform(t *testing.T) {
 			const t = new Response(ReadableStream.from([new Uint8Array([65])])); const u = t.clone(); eq(await t.text() + await u.text(), "AA", "stream clone"); await rejects(new Response(ReadableStream.from(["x"])).text(), TypeError, "string chunk");
 			const x = new Response("x"); await x.text(); ok(x.bodyUsed, "bodyUsed"); ok(x.body.locked || x.bodyUsed, "stream after use"); throws(() => x.clone(), TypeError, "clone used"); eq(await new Response({}).text(), "[object Object]", "object");
 			eq(new Response(null).body, null, "null"); eq(await new Response(undefined).text(), "", "undefined"); await rejects(Response.prototype.text.call({}), TypeError, "brand rejects"); eq((await new Response("abc").clone().text()), "abc", "clone");`},
+		{"a body's MIME type", `
+			const type = async (...values) => { const h = new Headers(); for (const v of values) h.append("content-type", v); return (await new Response("x", { headers: h }).blob()).type; };
+			for (const [given, want] of [["a/B; C=D", "a/b;c=D"], ["text/html;charset=", "text/html"], ["text/html;Charset=\"\\\"q\\x\"; x=y z ", 'text/html;charset="\\"qx";x="y z"'], ["x/y;a=1;A=2;b", "x/y;a=1"], ["nothing", ""], ["a/", ""], ["/b", ""], ["a /b", ""], ["a/ b", ""], ["a/b;c= d", 'a/b;c=" d"'], ["a/b;c =d", "a/b"], ["a/b;c=\"x", "a/b;c=x"], ["", ""], ["a/b;c=\"\\", 'a/b;c="\\\\"'], ["a/b;\u00e9=1;e=\u00e9", 'a/b;e="\u00e9"']]) eq(await type(given), want, given);
+			eq(await type("text/plain;charset=gbk", "text/html"), "text/html", "another essence"); eq(await type("text/html;charset=gbk;a=b", "text/html;x=y"), "text/html;x=y;charset=gbk", "charset carries over"); eq(await type("text/html", "*/*", "bad"), "text/html", "ignored"); eq(await type('text/html;x=",text/plain'), 'text/html;x=",text/plain"', "commas in quotes");
+			eq((await new Response(new Blob(["x"], { type: "A/B;c=D" })).blob()).type, "a/b;c=d", "through a Blob"); eq([...await new Response("a=1", { headers: { "content-type": "Application/X-WWW-Form-URLencoded ;q" } }).formData()], [["a", "1"]], "formData");
+			eq((await type("a/b" + ";x=y".repeat(1e5))).length, 7, "many parameters");`},
+		{"data URLs", `
+			const get = async (u, init) => { const r = await fetch(u, init); return [r.headers.get("content-type"), [...await r.bytes()]]; };
+			for (const [u, type, bytes] of [["data:,X", "text/plain;charset=US-ASCII", [88]], ["data:text/plain,a%20b#hash", "text/plain", [97, 32, 98]], ["DATA:IMAGE/gif;CHARSET=x,%C2%b1", "image/gif;charset=x", [194, 177]], ["data:;charset=x,%FF%", "text/plain;charset=x", [255, 37]], ["data:;base64,W%20A", "text/plain;charset=US-ASCII", [88]], ["data:x/x;base64;base64,WA==", "x/x", [88]], ["data:x/x;base64;charset=x,WA", "x/x;charset=x", [87, 65]], ["data:; base64,WA", "text/plain;charset=US-ASCII", [88]], ["data:;BASe64  ,WA", "text/plain;charset=US-ASCII", [88]], ["data:;base 64,WA", "text/plain", [87, 65]], ["data:base64,WA", "text/plain;charset=US-ASCII", [87, 65]], ['data:text/plain;a=",",X', "text/plain;a=\"\"", [34, 44, 88]], ["data:text/plain%20,X", "text/plain%20", [88]], ["data://host/,X", "text/plain;charset=US-ASCII", [88]], ["data:\u2020,\u00e9", "text/plain;charset=US-ASCII", [195, 169]], ["data:,", "text/plain;charset=US-ASCII", []]]) eq(await get(u), [type, bytes], u);
+			const r = await fetch("data:text/x,hi#there"); eq([r.url, r.type, r.status, r.statusText, r.ok, r.redirected], ["data:text/x,hi", "basic", 200, "OK", true, false], "response"); throws(() => r.headers.set("a", "b"), TypeError, "immutable"); eq(await r.text(), "hi", "text");
+			eq((await get("data:,x", { method: "POST", body: "ignored" }))[1], [120], "POST"); eq((await fetch("data:,x", { method: "HEAD" })).body, null, "HEAD");
+			for (const bad of ["data:", "data:text/plain", "data:;base64,W", "data:;base64,=", "data:;base64,%ff"]) await rejects(fetch(bad), TypeError, bad);
+			await rejects(fetch("data:,x", { signal: AbortSignal.abort(new RangeError("mine")) }), RangeError, "aborted"); eq((await get("data:," + "%41".repeat(1e5)))[1].length, 1e5, "long");`},
+		{"an aborted fetch cancels the body it was to send", `
+			let why; const body = new ReadableStream({ cancel(reason) { why = reason; } });
+			const p = fetch("http://a/", { method: "POST", body, duplex: "half", signal: AbortSignal.abort("stop") }); eq(why, "stop", "at once"); let got; try { await p; } catch (e) { got = e; } eq(got, "stop", "reason");
+			const r = new Request("http://a/", { method: "POST", body: "x" }); try { await fetch(r, { signal: AbortSignal.abort("stop") }); } catch (e) { got = e; } ok(r.bodyUsed, "the request's body is used all the same");
+			const bad = new ReadableStream({ cancel() { throw new Error("mine"); } }); got = undefined; try { await fetch("http://a/", { method: "POST", body: bad, duplex: "half", signal: AbortSignal.abort(7) }); } catch (e) { got = e; } eq(got, 7, "a cancel() that throws");`},
+		{"the global is a ServiceWorkerGlobalScope", `
+			ok(globalThis instanceof EventTarget && globalThis instanceof WorkerGlobalScope && globalThis instanceof ServiceWorkerGlobalScope, "instanceof"); eq(Object.prototype.toString.call(globalThis), "[object ServiceWorkerGlobalScope]", "tag");
+			eq(Object.getPrototypeOf(Object.getPrototypeOf(WorkerGlobalScope.prototype)), Object.prototype, "chain"); throws(() => new ServiceWorkerGlobalScope(), TypeError, "constructor");
+			let n = 0; EventTarget.prototype.addEventListener.call(globalThis, "x", () => n++); dispatchEvent(new Event("x")); eq(n, 1, "inherited methods");`},
 		{"blob and file", `
 			const b = new Blob(["a\u00e9", new Uint8Array([66]), new Blob(["c"])], { type: "Text/Plain" }); eq([b.size, b.type, await b.text()], [5, "text/plain", "a\u00e9Bc"], "parts");
 			eq(await b.slice(-2, -1, "x/y").text(), "B", "slice"); eq(b.slice(1, 0).size, 0, "empty slice"); eq((await b.arrayBuffer()).byteLength, 5, "arrayBuffer"); eq((await b.stream().getReader().read()).value.length, 5, "stream");
@@ -50,7 +72,8 @@ func TestWebPlatform(t *testing.T) {
 		{"form data", `
 			const f = new FormData(); f.append("a", "1"); f.append("a", "2"); f.append("file", new Blob(["data\u00e9"], { type: "x/y" }), "n\"\r\n.bin"); f.set("b", 3);
 			eq([f.get("a"), f.getAll("a"), f.has("z"), f.get("z")], ["1", ["1", "2"], false, null], "get"); eq(f.get("file").name, "n\"\r\n.bin", "file");
-			throws(() => f.append("a", "b", "name"), TypeError, "name without blob"); throws(() => new FormData({}), TypeError, "form");
+			throws(() => f.append("a", "b", "name"), TypeError, "name without blob"); throws(() => f.append("a", "b", undefined), TypeError, "undefined without blob");
+			const named = new FormData(); named.append("a", new File([], "own"), undefined); named.set("b", new File([], "own"), undefined); named.set("c", new Blob([]), undefined); named.set("d", new File([], "own"), null); eq([...named.values()].map((v) => v.name), ["own", "own", "blob", "null"], "undefined is no file name"); throws(() => new FormData({}), TypeError, "form");
 			const r = new Response(f); ok(/^multipart\/form-data; boundary=-+/.test(r.headers.get("content-type")), "type"); const g = await r.formData();
 			eq([g.getAll("a"), g.get("b"), await g.get("file").text(), g.get("file").type, g.get("file").name], [["1", "2"], "3", "data\u00e9", "x/y", "n\"\r\n.bin"], "round trip");
 			const u = await new Response("a=b+c&d=%C3%A9", { headers: { "content-type": "application/x-www-form-urlencoded" } }).formData(); eq([...u], [["a", "b c"], ["d", "\u00e9"]], "urlencoded");

@@ -18,7 +18,7 @@ const FunctionBind = uncurry(Function.prototype.bind);
 const FunctionToString = uncurry(Function.prototype.toString);
 const FunctionHasInstance = uncurry(Function.prototype[Symbol.hasInstance]);
 
-const { apply: ReflectApply, construct: ReflectConstruct, ownKeys: ReflectOwnKeys } = Reflect;
+const { apply: ReflectApply, construct: ReflectConstruct, ownKeys: ReflectOwnKeys, setPrototypeOf: ReflectSetPrototypeOf } = Reflect;
 const {
   assign: ObjectAssign, create: ObjectCreate, defineProperty: ObjectDefineProperty,
   defineProperties: ObjectDefineProperties, entries: ObjectEntries, freeze: ObjectFreeze,
@@ -27,6 +27,7 @@ const {
   setPrototypeOf: ObjectSetPrototypeOf, keys: ObjectKeys, is: ObjectIs,
 } = Object;
 const ObjectPrototype = Object.prototype;
+const globalPrototype = ObjectGetPrototypeOf(global);
 const ObjectHasOwn = Object.hasOwn;
 const ObjectToString = uncurry(Object.prototype.toString);
 const ObjectPropertyIsEnumerable = uncurry(Object.prototype.propertyIsEnumerable);

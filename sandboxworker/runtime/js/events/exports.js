@@ -8,6 +8,10 @@ class ServiceWorkerGlobalScope extends WorkerGlobalScope {}
 defineInterface(WorkerGlobalScope, "WorkerGlobalScope");
 defineInterface(ServiceWorkerGlobalScope, "ServiceWorkerGlobalScope");
 
+// The global becomes an instance of them here: nobody can have asked before the unit was made. What a
+// tenant did to its prototype meanwhile stays.
+if (ObjectGetPrototypeOf(global) === globalPrototype) ReflectSetPrototypeOf(global, ServiceWorkerGlobalScope.prototype);
+
 return {
   __proto__: null,
   Event, EventTarget, CustomEvent, ErrorEvent, MessageEvent, CloseEvent, PromiseRejectionEvent,

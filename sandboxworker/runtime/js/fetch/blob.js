@@ -110,5 +110,6 @@ class File extends Blob {
 }
 defineInterface(File, "File");
 
-const newBlob = (bytes, type) => new Blob(kInternal, new BlobState(bytes, blobType(type)));
+// typedBlob takes the type as it is: that of a body is a MIME type, whose parameters keep their case.
+const typedBlob = (bytes, type) => new Blob(kInternal, new BlobState(bytes, type));
 const newFile = (bytes, name, type, modified = undefined) => new File(kInternal, name, modified, new BlobState(bytes, type));

@@ -180,7 +180,10 @@ const converters = ObjectFreeze({
   json: (v) => JSONParse(asText(v)),
   arrayBuffer: (v) => TypedArrayBuffer(asOwnBytes(v)),
   bytes: asOwnBytes,
-  blob: (v, type) => blobUnit.get().newBlob(asOwnBytes(v), type),
+  blob: (v, type) => {
+    const mime = type === "" ? undefined : mimeUnit.get().extractMime(type);
+    return blobUnit.get().typedBlob(asOwnBytes(v), mime === undefined ? "" : mimeUnit.get().serializeMime(mime));
+  },
   formData: (v, type) => blobUnit.get().parseFormData(typeof v === "string" ? host.utf8Encode(v) : v, type),
 });
 

@@ -21,10 +21,11 @@ class FormData {
   constructor(form = undefined) {
     if (form !== undefined && form !== kInternal) throw new TypeError("FormData: there are no HTML forms here.");
   }
+  // A third argument chooses the overload that wants a Blob; undefined there still means no name.
   #args(what, got, name, value, filename) {
     const n = toUSVString(name);
     if (got > 2 && !isBlob(value)) throw new TypeError(`${what}: a file name needs a Blob.`);
-    return formEntry(n, value, got > 2 ? toUSVString(filename) : undefined);
+    return formEntry(n, value, filename === undefined ? undefined : toUSVString(filename));
   }
   append(name, value, filename = undefined) {
     void this.#list;
@@ -126,43 +127,11 @@ const serializeMultipart = (form) => {
 };
 const fileNameGetter = ObjectGetOwnPropertyDescriptor(File.prototype, "name").get;
 
-// mimeParameter reads a parameter of a MIME type, quoted or not
-// (https://mimesniff.spec.whatwg.org/#parsing-a-mime-type). Names are compared without case.
-const mimeParameter = (type, wanted) => {
-  let i = StringIndexOf(type, ";");
-  while (i >= 0 && i < type.length) {
-    i++;
-    let name = "";
-    while (i < type.length && type[i] !== "=" && type[i] !== ";") name += type[i++];
-    if (type[i] !== "=") continue;
-    i++;
-    let value = "";
-    if (type[i] === "\"") {
-      i++;
-      while (i < type.length && type[i] !== "\"") {
-        if (type[i] === "\\" && i + 1 < type.length) i++;
-        value += type[i++];
-      }
-      i = StringIndexOf(type, ";", i);
-    } else {
-      while (i < type.length && type[i] !== ";") value += type[i++];
-      value = encodingTrim(value);
-    }
-    if (StringToLowerCase(encodingTrim(name)) === wanted) return value;
-    if (i < 0) return undefined;
-  }
-  return undefined;
-};
-const encodingTrim = (s) => {
-  let a = 0, b = s.length;
-  while (a < b && isHTTPSpace(StringCharCodeAt(s, a))) a++;
-  while (b > a && isHTTPSpace(StringCharCodeAt(s, b - 1))) b--;
-  return StringSlice(s, a, b);
-};
+const encodingTrim = (s) => mimeUnit.get().trimHTTP(s);
 
 const parseFormData = (bytes, contentType) => {
-  const semicolon = StringIndexOf(contentType, ";");
-  const essence = StringToLowerCase(encodingTrim(semicolon < 0 ? contentType : StringSlice(contentType, 0, semicolon)));
+  const mime = mimeUnit.get().extractMime(contentType);
+  const essence = mime?.essence;
   if (essence === "application/x-www-form-urlencoded") {
     const list = urlUnit.get().parseForm(host.utf8Decode(bytes, false, true));
     const form = new FormData();
@@ -170,7 +139,7 @@ const parseFormData = (bytes, contentType) => {
     return form;
   }
   if (essence === "multipart/form-data") {
-    const boundary = mimeParameter(contentType, "boundary");
+    const boundary = mime.get("boundary");
     if (boundary === undefined || boundary === "") throw new TypeError("formData: the Content-Type has no boundary.");
     return parseMultipart(bytes, boundary);
   }

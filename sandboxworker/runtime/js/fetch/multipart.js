@@ -112,4 +112,4 @@ const cloneBlob = (b) => {
   return isFile(b) ? newFile(s.bytes, ReflectApply(fileNameGetter, b, []), s.type, fileModified(b)) : new Blob(kInternal, s);
 };
 
-return { __proto__: null, cloneBlob, Blob, File, FormData, isBlob, blobState, newBlob, isFormData, serializeMultipart, parseFormData };
+return { __proto__: null, cloneBlob, Blob, File, FormData, isBlob, blobState, typedBlob, isFormData, serializeMultipart, parseFormData };

@@ -87,6 +87,7 @@ class Subrequest {
     const { state } = this;
     if (state === ASKED || state === ANSWERED_HEAD) this.tell();
     this.over();
+    if (state === QUEUED) cancelUnsent(this.request.body, reason);
     if (state === QUEUED || state === ASKED) this.d.reject(reason);
     this.wire?.fail(reason);
     this.pump?.stop(reason);
@@ -227,6 +228,7 @@ const subrequest = (state, target = undefined) => {
   if (inv === undefined) return PromiseReject(new TypeError("fetch failed: start-up code belongs to no request and makes none. Call fetch() in a handler."));
   if (inv.ended) return PromiseReject(new TypeError("fetch failed: the invocation this code belongs to has ended."));
   const { url } = state;
+  if (target === undefined && StringStartsWith(url, "data:")) return dataUnit.get().fetchData(state);
   if (!StringStartsWith(url, "https://") && !StringStartsWith(url, "http://")) {
     return PromiseReject(new TypeError(`fetch failed: the scheme of ${JSONStringify(StringSlice(url, 0, 100))} is not http or https.`));
   }

@@ -1,0 +1,2 @@
+const shared = "from /common";
+function sloppy() { return this === self; }

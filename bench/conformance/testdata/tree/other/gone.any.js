@@ -1,0 +1,2 @@
+// META: script=gone.js
+test(() => {}, "x");

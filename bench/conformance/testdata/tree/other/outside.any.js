@@ -1,0 +1,2 @@
+// META: script=../../../../etc/passwd
+test(() => {}, "x");

@@ -1,0 +1,11 @@
+// META: title=the title
+// META: global=window,worker
+// META: script=/common/shared.js
+// META: script=resources/near.js
+test(() => assert_equals(near, "from /common and beside"), "scripts share one scope, in order");
+test(() => assert_equals(sloppy(), true), "scripts are sloppy");
+test(() => assert_equals(GLOBAL.isWorker() && !GLOBAL.isWindow(), true));
+test(() => assert_equals(this, self), "this is the global");
+promise_test(async () => assert_equals((await (await fetch("resources/data.json")).json()).answer, 42), "files beside the test are served");
+promise_test(async () => assert_equals(new Request("x").url, new URL("x", location).href), "requests are relative to the test");
+test(() => assert_equals(Object.getPrototypeOf(new Request("x")), Request.prototype), "and are of their class");

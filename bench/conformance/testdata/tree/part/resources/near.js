@@ -1,0 +1,1 @@
+const near = shared + " and beside";

@@ -1,0 +1,2 @@
+test(() => {}, "before");
+throw new TypeError("thrown at the top");
