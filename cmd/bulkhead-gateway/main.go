@@ -24,6 +24,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -49,6 +50,7 @@ import (
 const (
 	tenantsDir = "/tenants"
 	dataDir    = "/data"
+	socketsDir = "/sockets"
 )
 
 func main() {
@@ -227,7 +229,8 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	var policies *gateway.Policies // set before the first request
 	var server *gateway.Server     // set before the first request
 	out := egress.New(egress.Options{Policy: func() *policy.Policy { return policies.Current() }, Observer: obs, Conns: upstreams,
-		Reached: func(chain []string, host, path string) { server.Reached(chain, host, path) }})
+		Reached: func(chain []string, host, path string) { server.Reached(chain, host, path) },
+		Socket:  func(path string) (string, bool) { return inRoom(boot.SocketDirs, path) }})
 	defer out.Close()
 	var registry *tenants.Registry // set before the first load
 	pool := placement.New(placement.Options{
@@ -240,6 +243,10 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		Observer:  obs,
 		MayCall:   func(caller, callee string) bool { return pol.MayCall(caller, callee) },
 		Fetch: func(v *tenants.Version, r *gatewayside.Subrequest) {
+			if b := v.Binding(r.Binding); b != nil && b.HostAPI != "" {
+				out.HostAPI(v.Tenant, b.HostAPI, r)
+				return
+			}
 			if r.Binding > 0 {
 				server.Service(v, r)
 				return
@@ -275,7 +282,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		return ids
 	}
 	po := gateway.PolicyOptions{
-		Initial: pol, Preset: opt.preset, Path: boot.ConfigPath, ShardMemory: boot.ShardMemory, Profiles: boot.Profiles, Tenants: known, Observer: obs,
+		Initial: pol, Preset: opt.preset, Path: boot.ConfigPath, ShardMemory: boot.ShardMemory, Profiles: boot.Profiles, SocketDirs: boot.SocketDirs, Tenants: known, Observer: obs,
 		Apply: func(_, after *policy.Policy) {
 			pool.SetPolicy(after)
 			registry.SetPolicy(after)
@@ -344,6 +351,12 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	admin.Close()
 	log.Info("stopped")
 	return nil
+}
+
+// inRoom is where a host API's socket stands in this process's root.
+func inRoom(dirs []string, path string) (string, bool) {
+	i := slices.Index(dirs, filepath.Dir(path))
+	return filepath.Join(socketsDir, strconv.Itoa(i), filepath.Base(path)), i >= 0
 }
 
 // remarks takes what libraries say to the standard logger.

@@ -135,16 +135,17 @@ func (a *Admin) status(w http.ResponseWriter, _ *http.Request) {
 
 // TenantInfo is one line of `bulkhead tenants`. The names are a contract.
 type TenantInfo struct {
-	Tenant   string            `json:"tenant"`
-	Version  string            `json:"version"` // hash of what serves, "" if nothing does
-	Cordon   string            `json:"cordon"`
-	Shard    *uint32           `json:"shard"` // null while it is in none
-	State    string            `json:"state"` // idle, pending, loading, loaded, stale, failed
-	Requests uint64            `json:"requests"`
-	Outcomes map[string]uint64 `json:"outcomes"`
-	Running  int64             `json:"running"`
-	Routes   []string          `json:"routes"`
-	Error    string            `json:"error"` // of failed and stale: what, where and the line
+	Tenant   string                `json:"tenant"`
+	Version  string                `json:"version"` // hash of what serves, "" if nothing does
+	Cordon   string                `json:"cordon"`
+	Shard    *uint32               `json:"shard"` // null while it is in none
+	State    string                `json:"state"` // idle, pending, loading, loaded, stale, failed
+	Requests uint64                `json:"requests"`
+	Outcomes map[string]uint64     `json:"outcomes"`
+	Running  int64                 `json:"running"`
+	Routes   []string              `json:"routes"`
+	HostAPIs []observe.HostAPIInfo `json:"hostApis,omitempty"` // the operator's, as it used them
+	Error    string                `json:"error"`              // of failed and stale: what, where and the line
 }
 
 func (a *Admin) tenants(w http.ResponseWriter, _ *http.Request) {
@@ -180,6 +181,7 @@ func (a *Admin) tenants(w http.ResponseWriter, _ *http.Request) {
 				i.Shard = &shard
 			}
 		}
+		i.HostAPIs = s.obs.Metrics.HostAPIs(t.ID)
 		if t.Err != nil {
 			i.Error = t.Err.Error()
 		}

@@ -40,6 +40,7 @@ type launcher struct {
 	binaries map[string]int            // path by role, opened once
 	filters  map[filterKey][]byte      // compiled programs
 	roots    []source                  // --tenants directories
+	sockets  []source                  // --socket-dir directories
 	config   *source                   // directory of --config
 	data     *source                   // gateway's state
 	host     []hostMount               // files of the host that the gateway sees
@@ -140,6 +141,7 @@ func (l *launcher) boot() orders.Boot {
 	for _, r := range l.roots {
 		b.TenantRoots = append(b.TenantRoots, r.path)
 	}
+	b.SocketDirs = l.opt.SocketDirs
 	if l.config != nil {
 		b.ConfigFile, b.ConfigPath = l.config.file, l.opt.Config
 	}

@@ -133,7 +133,7 @@ func (p *Pool) loadRequest(s *shard, pl *place, code []byte) gatewayside.LoadReq
 	v := pl.v
 	env := make([]gatewayside.EnvVar, len(v.Env))
 	for i, e := range v.Env {
-		env[i] = gatewayside.EnvVar{Name: e.Name, Value: e.Value, JSON: e.JSON, Service: e.Service != ""}
+		env[i] = gatewayside.EnvVar{Name: e.Name, Value: e.Value, JSON: e.JSON, Service: e.Bound()}
 	}
 	var maps budget
 	room := logRoom{bytes: logBurst}

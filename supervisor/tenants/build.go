@@ -250,6 +250,7 @@ func versionHash(out BundleOutput, v *Version) string {
 		put([]byte(x.Value))
 		put([]byte(x.Service))
 		put([]byte(x.Entrypoint))
+		put([]byte(x.HostAPI))
 	}
 	for _, c := range v.Crons {
 		put([]byte(c.Text))

@@ -358,6 +358,7 @@ func (f *serveFlags) launcherArgs(pol *policy.Policy, b binaries, accept []strin
 		}
 	}
 	add("--tenants", f.tenants...)
+	add("--socket-dir", pol.SocketDirs()...)
 	add("--listen", f.listen...)
 	add("--accept", accept...)
 	add("--allow-profile", profiles(pol)...)

@@ -17,6 +17,7 @@ type Boot struct {
 	Args        []string   // --gateway-arg, in order; the launcher does not look at them
 	Listeners   []Listener // first is the main one
 	TenantRoots []string   // host paths, for people; root i is mounted at /tenants/i
+	SocketDirs  []string   // host paths as the policy has them; directory i is mounted at /sockets/i
 	ConfigFile  string     // name below /config, "" if there is none
 	ConfigPath  string     // the same file's host path, for people
 	DataPath    string     // host path of what is mounted at /data, "" if there is none
@@ -67,6 +68,9 @@ func (b Boot) Encode() []byte {
 	}
 	for _, t := range b.TenantRoots {
 		put("tenants", t)
+	}
+	for _, d := range b.SocketDirs {
+		put("sockets", d)
 	}
 	for _, p := range b.Profiles {
 		put("profile", p.String())
@@ -119,6 +123,8 @@ func (b *Boot) set(key, value string) (err error) {
 		b.Listeners[len(b.Listeners)-1].Addr = value
 	case "tenants":
 		b.TenantRoots = append(b.TenantRoots, value)
+	case "sockets":
+		b.SocketDirs = append(b.SocketDirs, value)
 	case "profile":
 		var p seccomp.Profile
 		p, err = seccomp.ParseProfile(value)
