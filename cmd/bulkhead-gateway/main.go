@@ -41,6 +41,7 @@ import (
 	"bulkhead/supervisor/launcher/orders"
 	"bulkhead/supervisor/observe"
 	"bulkhead/supervisor/placement"
+	"bulkhead/supervisor/secrets"
 	"bulkhead/supervisor/tenants"
 
 	"golang.org/x/sys/unix"
@@ -226,6 +227,11 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		return fmt.Errorf("policy: a shard of %s is more than the launcher's --shard-memory, %s; lower it or start with bulkhead serve, which raises the other",
 			policy.FormatBytes(most), policy.FormatBytes(boot.ShardMemory))
 	}
+	store, err := secrets.Open(secretsDir(boot), boot.SecretsKey)
+	if err != nil {
+		return err
+	}
+	boot.SecretsKey = nil
 	var policies *gateway.Policies // set before the first request
 	var server *gateway.Server     // set before the first request
 	out := egress.New(egress.Options{Policy: func() *policy.Policy { return policies.Current() }, Observer: obs, Conns: upstreams,
@@ -253,6 +259,13 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 			}
 			out.Fetch(v.Tenant, r)
 		},
+		Secrets: func(tenant string) (env []gatewayside.EnvVar, err error) {
+			list, err := store.Reveal(tenant)
+			for _, s := range list {
+				env = append(env, gatewayside.EnvVar{Name: s.Name, Secret: s.Value})
+			}
+			return env, err
+		},
 		OnLog:      onLog(log, opt.dev),
 		OnObserved: func(o suspicion.Observation) { events.Add("observed", observed{o.Tenant, o.Gone, o.Seen}) },
 		OnStarted:  func(v *tenants.Version) { registry.Started(v) },
@@ -267,10 +280,9 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	for i := range roots {
 		roots[i] = filepath.Join(tenantsDir, strconv.Itoa(i))
 	}
-	var err error
 	registry, err = tenants.Open(ctx, tenants.Config{
 		Roots: roots, Bundle: tenants.SealedBundler(client, 0), Policy: pol, Dev: opt.dev, Only: opt.only,
-		Report: report(obs, opt.dev), Concurrency: boot.MaxBundlers, BundleDir: bundleDir(boot, log),
+		Secrets: store.Digest, Report: report(obs, opt.dev), Concurrency: boot.MaxBundlers, BundleDir: bundleDir(boot, log),
 	})
 	if err != nil {
 		return err
@@ -328,6 +340,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	asked := make(chan struct{})
 	admin := gateway.NewAdmin(gateway.AdminOptions{
 		Server: server, Boot: boot, Policy: policies.Current, Reload: policies.Reload,
+		Secrets: store, Renew: registry.Renew,
 		Drain: sync.OnceFunc(func() { close(asked) }),
 	})
 	go admin.Serve(client.AdminConns())
@@ -432,6 +445,14 @@ func eventLog(b orders.Boot, log *slog.Logger) *observe.Events {
 		return nil
 	}
 	return events
+}
+
+// secretsDir is where tenants' secrets are, encrypted; "" where the gateway can write nowhere.
+func secretsDir(b orders.Boot) string {
+	if b.DataPath == "" {
+		return ""
+	}
+	return filepath.Join(dataDir, "secrets")
 }
 
 // bundleDir is where bundles go that do not fit in memory, or "" where the gateway can write

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"bulkhead/ipc/gatewayside"
@@ -17,8 +18,6 @@ import (
 	"bulkhead/policy/limits"
 	"bulkhead/schema/gen"
 	"bulkhead/supervisor/observe"
-
-	"golang.org/x/sys/unix"
 )
 
 // Requests of workers to the operator's own web APIs. Where one is dialled is the policy's word alone:
@@ -130,7 +129,7 @@ func (a *hostAPI) dial(ctx context.Context, addr policy.HostAddress) (net.Conn, 
 		switch {
 		case err == nil:
 			return &counted{Conn: conn, release: release}, nil
-		case !errors.Is(err, unix.EAGAIN):
+		case !errors.Is(err, syscall.EAGAIN):
 			release()
 			return nil, err
 		}
@@ -196,9 +195,9 @@ func (e *Egress) ServeHostAPI(tenant, name string, r Request, x Exchange) {
 // remedy says what a failure to connect to one's own socket mostly is.
 func remedy(err error) string {
 	switch {
-	case errors.Is(err, unix.EACCES):
+	case errors.Is(err, syscall.EACCES):
 		return "; the socket must belong to the user and group of its directory, or be writable by everybody"
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
 		return "; is the service running? (if its directory was made anew since bulkhead started: systemd keeps it with RuntimeDirectoryPreserve=yes)"
 	}
 	return ""

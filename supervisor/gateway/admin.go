@@ -15,6 +15,7 @@ import (
 	"bulkhead/policy"
 	"bulkhead/supervisor/launcher/orders"
 	"bulkhead/supervisor/observe"
+	"bulkhead/supervisor/secrets"
 )
 
 // AdminOptions of the operators' API. All but Drain are required.
@@ -24,6 +25,9 @@ type AdminOptions struct {
 	Drain  func()                                // begins an orderly stop; may be nil
 	Reload func(context.Context) (Effect, error) // reads the policy document now; may be nil
 	Boot   orders.Boot
+
+	Secrets *secrets.Store      // nil without a key
+	Renew   func(tenant string) // after a change of its secrets; may be nil
 }
 
 // Admin is the operators' API: HTTP with JSON over connections that the launcher accepted, on a
@@ -48,6 +52,10 @@ func NewAdmin(opt AdminOptions) *Admin {
 	mux.HandleFunc("GET /v1/policy", a.policy)
 	mux.HandleFunc("POST /v1/policy/reload", a.reloadPolicy)
 	mux.HandleFunc("GET /v1/explain/{tenant}", a.explain)
+	mux.HandleFunc("GET /v1/secretskey", a.secretsKey)
+	mux.HandleFunc("GET /v1/secrets/{tenant}", a.secretList)
+	mux.HandleFunc("PUT /v1/secrets/{tenant}/{name}", a.secretSet)
+	mux.HandleFunc("DELETE /v1/secrets/{tenant}/{name}", a.secretRemove)
 	mux.Handle("GET /v1/metrics", opt.Server.obs.Metrics.Handler())
 	mux.HandleFunc("GET /v1/top", a.top)
 	mux.HandleFunc("POST /v1/evict/{tenant}", a.evict)

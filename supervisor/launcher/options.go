@@ -24,6 +24,7 @@ type Options struct {
 	Tenants      []string // directories of tenant folders
 	Data         string   // directory for state; the gateway sees its subdirectory "gateway"
 	SocketDirs   []string // directories of host APIs' sockets, which the gateway may dial
+	SecretsKey   string   // file of the key to tenants' secrets, which the gateway gets
 	Config       string   // policy file; the launcher does not read it
 	Gateway      string   // binaries
 	Worker       string
@@ -73,6 +74,7 @@ func ParseArgs(args []string, log io.Writer) (Options, error) {
 	f.Var(listFlag{&o.Tenants}, "tenants", "`DIR` of tenant folders (repeat)")
 	f.StringVar(&o.Data, "data", "", "`DIR` for state")
 	f.Var(listFlag{&o.SocketDirs}, "socket-dir", "`DIR` of host APIs' unix sockets, for the gateway to dial (repeat)")
+	f.StringVar(&o.SecretsKey, "secrets-key", "", "`FILE` of the key to tenants' secrets, passed to the gateway unread")
 	f.StringVar(&o.Config, "config", "", "policy `FILE`, shown to the gateway read-only")
 	f.StringVar(&o.Gateway, "gateway", "", "`PATH` of bulkhead-gateway")
 	f.StringVar(&o.Worker, "worker", "", "`PATH` of bulkhead-worker")
