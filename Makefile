@@ -78,9 +78,12 @@ build: setup ## build the four binaries, and the attacker's seat of their tests,
 	@$(GO) build $(BUILDFLAGS) -o $(BIN)/$(SEAT) ./securitytests/seat
 
 .PHONY: run
-run: build examples ## serve the examples on 127.0.0.1:8080
-	@mkdir -p $(DATA)
-	@exec $(BIN)/bulkhead serve --listen $(LISTEN) --preset $(PRESET) --tenants examples --config examples/policy.yaml --data $(DATA) --index $(RUN_FLAGS)
+run: build examples ## serve the examples, and a service for one of them, on 127.0.0.1:8080
+	@mkdir -p $(DATA) $(DATA)/inventory
+	@$(GO) build -o $(BIN)/ ./examples/stock/inventory
+	@sed 's|/srv/bulkhead|$(DATA)|' examples/policy.yaml > $(DATA)/policy.yaml
+	@$(BIN)/inventory --socket $(DATA)/inventory/http.sock & \
+	exec $(BIN)/bulkhead serve --listen $(LISTEN) --preset $(PRESET) --config $(DATA)/policy.yaml --tenants examples --data $(DATA) --index $(RUN_FLAGS)
 
 .PHONY: test
 test: build examples ## run the whole test suite

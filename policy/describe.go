@@ -44,6 +44,8 @@ func descriptions() map[string]string {
 		"placement":        "how tenants are spread over worker processes",
 		"suspicion":        "when a tenant is put alone into its process, while it runs",
 		"reshuffle":        "how often everybody's neighbours, memory and addresses change",
+		"hostApis":         "web APIs of the platform itself, by name: rules permit them to tenants, whose workers call env.NAME.fetch()",
+		"tenant.hostApis":  "host APIs that it may use; its folder asks for them under hostApis",
 		"class":            "the class of shards of tenants that neither a rule nor their cordon gives one",
 		"cordon":           "the level of trust of tenants that no rule gives one",
 
@@ -94,6 +96,10 @@ func descriptions() map[string]string {
 		"suspicion.every":    "how often tenants at work are looked at",
 		"suspicion.record":   "write every observation to the event log, for bulkhead policy simulate",
 		"suspicion.weights":  "points for each kind of observation",
+
+		"hostApi.address":    "where it listens: unix:/PATH, or http://IP:PORT on this machine or a private network",
+		"hostApi.concurrent": "requests of one tenant open at once",
+		"hostApi.timeout":    "from a request's last byte to the head of its response",
 
 		"class.profile":    "what native code processes of this class may make",
 		"class.memory":     "memory of one process of this class",

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"bulkhead/policy/doctree"
@@ -60,6 +61,10 @@ func (p *Policy) Explain(tenant string) []Value {
 	if prefix == "shard." || !p.isSet(age) {
 		age = "reshuffle.maxAge"
 	}
+	for _, name := range s.hostAPIs {
+		key := "hostApis." + name + ".address"
+		out = append(out, Value{key, strconv.Quote(p.HostAPIs[name].Address), p.first(key)})
+	}
 	return append(out,
 		Value{"shard.memory", FormatBytes(c.Shard.Memory), p.first(prefix+"memory", "shard.memory")},
 		Value{"shard.maxTenants", fmt.Sprint(c.Shard.MaxTenants), p.first(prefix+"maxTenants", "shard.maxTenants")},
@@ -98,6 +103,8 @@ func (p *Policy) place(line int) string {
 func (p *Policy) origin(key string, s settings) string {
 	_, named := p.Classes[s.Class]
 	switch {
+	case key == "hostApis": // that of the document declares them, and permits nobody
+		return "preset " + p.Preset
 	case key == "class" && p.Cordons[s.Cordon].Class == s.Class && p.isSet("cordons."+s.Cordon+".class"):
 		return p.first("cordons." + s.Cordon + ".class")
 	case key == "profile" && named:
@@ -173,6 +180,9 @@ func (p *Policy) flat() map[string]string {
 	}
 	for name, c := range p.Cordons {
 		add("cordons."+name+".", r.cordon(&c))
+	}
+	for name, a := range p.HostAPIs {
+		add("hostApis."+name+".", r.hostAPI(&a))
 	}
 	for name, l := range p.Labels {
 		out["labels."+name] = quoted(l)

@@ -56,6 +56,7 @@ func ParseOver(preset, file string, src []byte) (*Policy, error) {
 	r.classes(doc.Root.Get("classes"))
 	r.cordons(doc.Root.Get("cordons"))
 	r.labels(doc.Root.Get("labels"))
+	r.hostAPIs(doc.Root.Get("hostApis"))
 	r.base(doc.Root)
 	r.consistent()
 	r.thresholds()
@@ -172,6 +173,7 @@ func (r *reader) top() []field {
 		{"classes", rule{set: later}},
 		{"cordons", rule{set: later}},
 		{"labels", rule{set: later}},
+		{"hostApis", rule{set: later}},
 		{"class", rule{set: later}},
 		{"cordon", rule{set: later}},
 		{"tenants", rule{set: later}},

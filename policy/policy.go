@@ -58,6 +58,9 @@ type Policy struct {
 	Cordon  string // of every tenant that no rule says otherwise of
 	Rules   []Rule // of the document's tenants section, in its order
 
+	// HostAPIs are the operator's own, by name. Who may use which is for rules to say: without one, nobody.
+	HostAPIs map[string]HostAPI `json:",omitempty"`
+
 	Calls     []CallRule // who may bind to whom, beside what tenants' own folders say
 	Tails     []CallRule // whose log and outcome events (From) go to whom (To)
 	CallDepth int        // invocations that one request may lead to in a row, its own included

@@ -33,7 +33,8 @@ const maxRules = 10_000
 // settings are all values a rule can set.
 type settings struct {
 	TenantPolicy
-	egress egress.Rules
+	egress   egress.Rules
+	hostAPIs []string // that may be used, sorted
 	// own is set where a rule gave a profile: a class chosen later does not take it away.
 	profile bool
 }
@@ -201,6 +202,7 @@ func (r *reader) tenant(s *settings) []field {
 		{"profile", profile},
 		{"limits", r.section(r.limits(&s.Limits))},
 		{"egress", r.section(r.egress(&s.egress, true))},
+		{"hostApis", r.hostAPINames(&s.hostAPIs)},
 	}
 }
 

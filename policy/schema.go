@@ -39,6 +39,8 @@ func Schema() []byte {
 	props := root["properties"].(map[string]any)
 	props["classes"] = named(object(r.class(&class), "class."), "kinds of shards, by name")
 	props["cordons"] = named(object(r.cordon(&cordon), "cordon."), "levels of trust that never share a process, by name")
+	var api HostAPI
+	props["hostApis"] = named(object(r.hostAPI(&api), "hostApi."), described("hostApis"))
 	props["labels"] = named(map[string]any{"type": "array", "items": map[string]any{"type": "string"}}, "tenant ids and globs, by label")
 	props["class"] = map[string]any{"type": "string", "description": described("class")}
 	props["cordon"] = map[string]any{"type": "string", "description": described("cordon")}

@@ -39,6 +39,10 @@ func (p *Policy) YAML() []byte {
 			fmt.Fprintf(&b, "    spread: %d\n", c.Spread)
 		}
 	})
+	names(&b, "hostApis", p.HostAPIs, func(name string) {
+		a := p.HostAPIs[name]
+		write(&b, "    ", r.hostAPI(&a))
+	})
 	if len(p.Labels) > 0 {
 		b.WriteString("labels:\n")
 		for _, l := range slices.Sorted(maps.Keys(p.Labels)) {

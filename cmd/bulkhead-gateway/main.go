@@ -24,6 +24,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -40,6 +41,7 @@ import (
 	"bulkhead/supervisor/launcher/orders"
 	"bulkhead/supervisor/observe"
 	"bulkhead/supervisor/placement"
+	"bulkhead/supervisor/secrets"
 	"bulkhead/supervisor/tenants"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +51,7 @@ import (
 const (
 	tenantsDir = "/tenants"
 	dataDir    = "/data"
+	socketsDir = "/sockets"
 )
 
 func main() {
@@ -224,10 +227,16 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		return fmt.Errorf("policy: a shard of %s is more than the launcher's --shard-memory, %s; lower it or start with bulkhead serve, which raises the other",
 			policy.FormatBytes(most), policy.FormatBytes(boot.ShardMemory))
 	}
+	store, err := secrets.Open(secretsDir(boot), boot.SecretsKey)
+	if err != nil {
+		return err
+	}
+	boot.SecretsKey = nil
 	var policies *gateway.Policies // set before the first request
 	var server *gateway.Server     // set before the first request
 	out := egress.New(egress.Options{Policy: func() *policy.Policy { return policies.Current() }, Observer: obs, Conns: upstreams,
-		Reached: func(chain []string, host, path string) { server.Reached(chain, host, path) }})
+		Reached: func(chain []string, host, path string) { server.Reached(chain, host, path) },
+		Socket:  func(path string) (string, bool) { return inRoom(boot.SocketDirs, path) }})
 	defer out.Close()
 	var registry *tenants.Registry // set before the first load
 	pool := placement.New(placement.Options{
@@ -240,11 +249,22 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		Observer:  obs,
 		MayCall:   func(caller, callee string) bool { return pol.MayCall(caller, callee) },
 		Fetch: func(v *tenants.Version, r *gatewayside.Subrequest) {
+			if b := v.Binding(r.Binding); b != nil && b.HostAPI != "" {
+				out.HostAPI(v.Tenant, b.HostAPI, r)
+				return
+			}
 			if r.Binding > 0 {
 				server.Service(v, r)
 				return
 			}
 			out.Fetch(v.Tenant, r)
+		},
+		Secrets: func(tenant string) (env []gatewayside.EnvVar, err error) {
+			list, err := store.Reveal(tenant)
+			for _, s := range list {
+				env = append(env, gatewayside.EnvVar{Name: s.Name, Secret: s.Value})
+			}
+			return env, err
 		},
 		OnLog:      onLog(log, opt.dev),
 		OnObserved: func(o suspicion.Observation) { events.Add("observed", observed{o.Tenant, o.Gone, o.Seen}) },
@@ -260,10 +280,9 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	for i := range roots {
 		roots[i] = filepath.Join(tenantsDir, strconv.Itoa(i))
 	}
-	var err error
 	registry, err = tenants.Open(ctx, tenants.Config{
 		Roots: roots, Bundle: tenants.SealedBundler(client, 0), Policy: pol, Dev: opt.dev, Only: opt.only,
-		Report: report(obs, opt.dev), Concurrency: boot.MaxBundlers, BundleDir: bundleDir(boot, log),
+		Secrets: store.Digest, Report: report(obs, opt.dev), Concurrency: boot.MaxBundlers, BundleDir: bundleDir(boot, log),
 	})
 	if err != nil {
 		return err
@@ -275,7 +294,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		return ids
 	}
 	po := gateway.PolicyOptions{
-		Initial: pol, Preset: opt.preset, Path: boot.ConfigPath, ShardMemory: boot.ShardMemory, Profiles: boot.Profiles, Tenants: known, Observer: obs,
+		Initial: pol, Preset: opt.preset, Path: boot.ConfigPath, ShardMemory: boot.ShardMemory, Profiles: boot.Profiles, SocketDirs: boot.SocketDirs, Tenants: known, Observer: obs,
 		Apply: func(_, after *policy.Policy) {
 			pool.SetPolicy(after)
 			registry.SetPolicy(after)
@@ -321,6 +340,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	asked := make(chan struct{})
 	admin := gateway.NewAdmin(gateway.AdminOptions{
 		Server: server, Boot: boot, Policy: policies.Current, Reload: policies.Reload,
+		Secrets: store, Renew: registry.Renew,
 		Drain: sync.OnceFunc(func() { close(asked) }),
 	})
 	go admin.Serve(client.AdminConns())
@@ -344,6 +364,12 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	admin.Close()
 	log.Info("stopped")
 	return nil
+}
+
+// inRoom is where a host API's socket stands in this process's root.
+func inRoom(dirs []string, path string) (string, bool) {
+	i := slices.Index(dirs, filepath.Dir(path))
+	return filepath.Join(socketsDir, strconv.Itoa(i), filepath.Base(path)), i >= 0
 }
 
 // remarks takes what libraries say to the standard logger.
@@ -419,6 +445,14 @@ func eventLog(b orders.Boot, log *slog.Logger) *observe.Events {
 		return nil
 	}
 	return events
+}
+
+// secretsDir is where tenants' secrets are, encrypted; "" where the gateway can write nowhere.
+func secretsDir(b orders.Boot) string {
+	if b.DataPath == "" {
+		return ""
+	}
+	return filepath.Join(dataDir, "secrets")
 }
 
 // bundleDir is where bundles go that do not fit in memory, or "" where the gateway can write

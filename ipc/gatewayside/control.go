@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"bulkhead/ipc"
 	"bulkhead/policy/limits"
@@ -52,6 +53,14 @@ type EnvVar struct {
 	JSON  bool // Value is JSON and parsed before it is put into env
 	// Service: a service binding, without a value. The first of the list is the tenant's binding 1.
 	Service bool
+	// Secret is the value instead of Value, for a text that Load wipes when it returns.
+	Secret []byte
+}
+
+func wipe(env []EnvVar) {
+	for i := range env {
+		clear(env[i].Secret)
+	}
 }
 
 // LogEntry is one line of a tenant's console, as its shard claims.
@@ -153,6 +162,7 @@ func (c *Conn) dialControl(f *os.File) {
 func (c *Conn) Load(ctx context.Context, r LoadRequest) (LoadResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Limits.StartupCPU+loadSlack)
 	defer cancel()
+	defer wipe(r.Env)
 	host := &tenantHost{c: c, logs: r.Logs}
 	c.mu.Lock()
 	if c.tenants[r.Tenant] != nil {
@@ -190,7 +200,9 @@ func (c *Conn) load(ctx context.Context, r *LoadRequest, host *tenantHost) (Load
 		if err := p.SetBundle(bundle); err != nil {
 			return fmt.Errorf("bundle: %w", err)
 		}
-		if err := setEnv(p, r.Env); err != nil {
+		err := setEnv(p, r.Env)
+		wipe(r.Env) // what was copied is in the message alone, whose memory is wiped when it is released
+		if err != nil {
 			return fmt.Errorf("env: %w", err)
 		}
 		if err := setLimits(p, &r.Limits); err != nil {
@@ -259,6 +271,9 @@ func setEnv(p gen.Shard_load_Params, env []EnvVar) error {
 			continue
 		}
 		set := v.SetText
+		if e.Secret != nil {
+			e.Value = unsafe.String(unsafe.SliceData(e.Secret), len(e.Secret)) // copied into the message by the call below
+		}
 		if e.JSON {
 			set = v.SetJson
 		}

@@ -103,6 +103,7 @@ const (
 	Config       Source = 3 // the file of --config, Target + "/" + its name
 	Data         Source = 4 // the gateway's part of the data directory
 	HostPath     Source = 5 // Path on the host, left out where the host has none
+	Sockets      Source = 6 // one mount for each --socket-dir directory, Target + "/" + index
 )
 
 // Mount is one thing that stands in an otherwise empty root. All mounts are nosuid, nodev and
@@ -123,6 +124,7 @@ func Mounts(r Role) []Mount {
 			{Source: TenantRoots, Target: "/tenants", Why: "folders are watched and hashed; bundlers read them separately"},
 			{Source: Config, Target: "/config", Why: "the policy; the file alone, because its directory may be somebody's home"},
 			{Source: Data, Target: "/data", Writable: true, Why: "state that outlives a generation"},
+			{Source: Sockets, Target: "/sockets", Why: "unix sockets of host APIs; the directory, because a service that starts again makes its socket anew"},
 			{Source: HostPath, Path: "/etc/resolv.conf", Target: "/etc/resolv.conf", Why: "name servers"},
 			{Source: HostPath, Path: "/etc/hosts", Target: "/etc/hosts", Why: "names of upstreams"},
 			{Source: HostPath, Path: "/etc/nsswitch.conf", Target: "/etc/nsswitch.conf", Why: "Go's resolver reads the order of lookups"},

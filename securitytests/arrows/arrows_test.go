@@ -50,8 +50,14 @@ var rooms = map[string]room{
 		denied:  networkParsers,
 	},
 	"supervisor/gateway/": {
-		inside:  []string{"supervisor/gateway/", "supervisor/placement", "supervisor/tenants", "supervisor/observe", "supervisor/egress", "supervisor/socket", "supervisor/launcher/orders", "ipc/", "schema/gen", "policy/"},
+		inside:  []string{"supervisor/gateway/", "supervisor/placement", "supervisor/tenants", "supervisor/observe", "supervisor/egress", "supervisor/secrets", "supervisor/socket", "supervisor/launcher/orders", "ipc/", "schema/gen", "policy/"},
 		outside: []string{"golang.org/x/", "github.com/prometheus/", "github.com/coder/websocket"},
+	},
+	// The only code that opens tenants' secrets.
+	"supervisor/secrets": {
+		inside:  []string{"policy"},
+		outside: []string{"filippo.io/age"},
+		denied:  []string{"net/http", "os/exec"},
 	},
 	// The only code that dials for a tenant.
 	"supervisor/egress/": {

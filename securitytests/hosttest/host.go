@@ -128,7 +128,8 @@ func Build(t testing.TB, pkg, out string, flags ...string) {
 	}
 }
 
-const rootlessID = 29_991 // an id no account of a usual system has
+// RootlessID is the uid and gid of rootless hosts.
+const RootlessID = 29_991 // an id no account of a usual system has
 
 // Start runs a host and waits until it answers. It is stopped, and looked after, when the test ends.
 func Start(t testing.TB, o Options) *Host {
@@ -178,11 +179,11 @@ func Start(t testing.TB, o Options) *Host {
 	if o.Rootless {
 		if os.Getuid() == 0 {
 			for _, d := range []string{dir, h.Data, h.Tenants} {
-				if err := os.Chown(d, rootlessID, rootlessID); err != nil {
+				if err := os.Chown(d, RootlessID, RootlessID); err != nil {
 					t.Fatal(err)
 				}
 			}
-			h.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: rootlessID, Gid: rootlessID}}
+			h.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: RootlessID, Gid: RootlessID}}
 		}
 	}
 	if err := h.cmd.Start(); err != nil {

@@ -9,6 +9,8 @@
 // net/http and bounded here.
 //
 // Invariants:
+//   - A host API is dialled where the operator's policy says, and nothing a worker sends changes that.
+//     Fields named bulkhead-… are set here and nowhere else, whatever was written in a worker's request.
 //   - Every connection is judged by the address that is really dialled, again at the moment of the
 //     system call. Names, notations, redirects and name servers gain nothing.
 //   - No connection of one tenant carries another's requests, and none outlives the rules it was made
@@ -47,6 +49,9 @@ type Options struct {
 	// Reached is told, before anything is dialled, that a tenant is about to ask a host name for a path.
 	// chain names the tenants whose invocations led to it, the tenant itself last. May be nil.
 	Reached func(chain []string, host, path string)
+
+	// Socket says where a host API's socket stands for this process; nil: where the policy says. False: nowhere.
+	Socket func(path string) (string, bool)
 
 	ConnectTimeout time.Duration // of one address; 10 s
 	HeadTimeout    time.Duration // from the request's last byte to the response's head; 100 s
@@ -100,6 +105,9 @@ type client struct {
 	held   atomic.Int64 // connections, dials and lookups, idle and abandoned ones included
 	coders atomic.Int32 // decoders with a large window under way
 	used   atomic.Int64 // Unix ns of the last subrequest
+
+	mu   sync.Mutex
+	apis map[string]*hostAPI // guarded by mu; the operator's own, by name, made at first use
 }
 
 const (
@@ -129,7 +137,7 @@ func (e *Egress) Close() {
 	}
 	e.closed = true
 	for _, c := range e.clients {
-		c.http.CloseIdleConnections()
+		c.closeIdle()
 	}
 	e.clients = nil
 	e.mu.Unlock()
@@ -172,7 +180,7 @@ func (e *Egress) client(tenant string) (*client, error) {
 	c.used.Store(time.Now().UnixNano())
 	if old != nil {
 		// Nothing waits there again: no request will be given to it.
-		old.http.CloseIdleConnections()
+		old.closeIdle()
 	}
 	e.clients[tenant] = c
 	return c, nil
@@ -193,7 +201,7 @@ func (e *Egress) sweep() {
 		for id, c := range e.clients {
 			if c.open.Load() == 0 && time.Since(time.Unix(0, c.used.Load())) > idleClient {
 				delete(e.clients, id)
-				c.http.CloseIdleConnections()
+				c.closeIdle()
 			}
 		}
 		e.mu.Unlock()
@@ -204,7 +212,7 @@ func (e *Egress) sweep() {
 func (e *Egress) spare() bool {
 	e.mu.Lock()
 	for _, c := range e.clients {
-		c.http.CloseIdleConnections()
+		c.closeIdle()
 	}
 	e.mu.Unlock()
 	return e.conns.Load() < int64(e.opt.Conns)

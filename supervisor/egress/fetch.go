@@ -197,7 +197,7 @@ func (f *fetch) send(ctx context.Context, method string, u *url.URL, header http
 	}
 	h := header.Clone()
 	if f.c.judge.Internal(host, port) {
-		h["Bulkhead-Tenant"] = []string{f.c.tenant}
+		h[headerTenant] = []string{f.c.tenant}
 	}
 	if h["Accept-Encoding"] == nil {
 		h["Accept-Encoding"] = []string{f.offer()}

@@ -101,7 +101,18 @@ func dropped(name string) bool {
 		"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings", "Expect":
 		return true
 	}
-	return strings.HasPrefix(name, ownPrefix)
+	return own(name)
+}
+
+// own says whether an upstream could take a field for one of ours. Case is no difference, and to many
+// servers (CGI, WSGI, Rack, PHP) neither is which sign stands between the words.
+func own(name string) bool {
+	if len(name) < len(ownPrefix) {
+		return false
+	}
+	last := name[len(ownPrefix)-1]
+	letter := last >= 'a' && last <= 'z' || last >= 'A' && last <= 'Z' || last >= '0' && last <= '9'
+	return !letter && strings.EqualFold(name[:len(ownPrefix)-1], ownPrefix[:len(ownPrefix)-1])
 }
 
 // requestHeaders makes net/http's form of flat headers. Content-Length is there until attach takes it.

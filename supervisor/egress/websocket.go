@@ -35,7 +35,7 @@ func (f *fetch) webSocket(ctx context.Context, u *url.URL, header http.Header) e
 	}
 	h := header.Clone()
 	if f.c.judge.Internal(host, port) {
-		h["Bulkhead-Tenant"] = []string{f.c.tenant}
+		h[headerTenant] = []string{f.c.tenant}
 	}
 	var protocols []string
 	for _, v := range h["Sec-Websocket-Protocol"] {

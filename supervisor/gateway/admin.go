@@ -15,6 +15,7 @@ import (
 	"bulkhead/policy"
 	"bulkhead/supervisor/launcher/orders"
 	"bulkhead/supervisor/observe"
+	"bulkhead/supervisor/secrets"
 )
 
 // AdminOptions of the operators' API. All but Drain are required.
@@ -24,6 +25,9 @@ type AdminOptions struct {
 	Drain  func()                                // begins an orderly stop; may be nil
 	Reload func(context.Context) (Effect, error) // reads the policy document now; may be nil
 	Boot   orders.Boot
+
+	Secrets *secrets.Store      // nil without a key
+	Renew   func(tenant string) // after a change of its secrets; may be nil
 }
 
 // Admin is the operators' API: HTTP with JSON over connections that the launcher accepted, on a
@@ -48,6 +52,10 @@ func NewAdmin(opt AdminOptions) *Admin {
 	mux.HandleFunc("GET /v1/policy", a.policy)
 	mux.HandleFunc("POST /v1/policy/reload", a.reloadPolicy)
 	mux.HandleFunc("GET /v1/explain/{tenant}", a.explain)
+	mux.HandleFunc("GET /v1/secretskey", a.secretsKey)
+	mux.HandleFunc("GET /v1/secrets/{tenant}", a.secretList)
+	mux.HandleFunc("PUT /v1/secrets/{tenant}/{name}", a.secretSet)
+	mux.HandleFunc("DELETE /v1/secrets/{tenant}/{name}", a.secretRemove)
 	mux.Handle("GET /v1/metrics", opt.Server.obs.Metrics.Handler())
 	mux.HandleFunc("GET /v1/top", a.top)
 	mux.HandleFunc("POST /v1/evict/{tenant}", a.evict)
@@ -135,16 +143,17 @@ func (a *Admin) status(w http.ResponseWriter, _ *http.Request) {
 
 // TenantInfo is one line of `bulkhead tenants`. The names are a contract.
 type TenantInfo struct {
-	Tenant   string            `json:"tenant"`
-	Version  string            `json:"version"` // hash of what serves, "" if nothing does
-	Cordon   string            `json:"cordon"`
-	Shard    *uint32           `json:"shard"` // null while it is in none
-	State    string            `json:"state"` // idle, pending, loading, loaded, stale, failed
-	Requests uint64            `json:"requests"`
-	Outcomes map[string]uint64 `json:"outcomes"`
-	Running  int64             `json:"running"`
-	Routes   []string          `json:"routes"`
-	Error    string            `json:"error"` // of failed and stale: what, where and the line
+	Tenant   string                `json:"tenant"`
+	Version  string                `json:"version"` // hash of what serves, "" if nothing does
+	Cordon   string                `json:"cordon"`
+	Shard    *uint32               `json:"shard"` // null while it is in none
+	State    string                `json:"state"` // idle, pending, loading, loaded, stale, failed
+	Requests uint64                `json:"requests"`
+	Outcomes map[string]uint64     `json:"outcomes"`
+	Running  int64                 `json:"running"`
+	Routes   []string              `json:"routes"`
+	HostAPIs []observe.HostAPIInfo `json:"hostApis,omitempty"` // the operator's, as it used them
+	Error    string                `json:"error"`              // of failed and stale: what, where and the line
 }
 
 func (a *Admin) tenants(w http.ResponseWriter, _ *http.Request) {
@@ -180,6 +189,7 @@ func (a *Admin) tenants(w http.ResponseWriter, _ *http.Request) {
 				i.Shard = &shard
 			}
 		}
+		i.HostAPIs = s.obs.Metrics.HostAPIs(t.ID)
 		if t.Err != nil {
 			i.Error = t.Err.Error()
 		}

@@ -25,6 +25,7 @@ type PolicyOptions struct {
 	// Ceilings that the launcher was started with.
 	ShardMemory uint64
 	Profiles    []seccomp.Profile
+	SocketDirs  []string        // of host APIs
 	Tenants     func() []string // ids of those there are
 	// Apply puts a policy in force. It cannot fail: what can, was checked before.
 	Apply    func(before, after *policy.Policy)
@@ -127,7 +128,7 @@ func EffectOf(a, b *policy.Policy, ids []string) Effect {
 	e.Changed = e.Before != e.After
 	for _, id := range ids {
 		d := a.Diff(b, id)
-		reaches := slices.ContainsFunc(d.Changes, func(c policy.Change) bool { return strings.HasPrefix(c.Key, "egress.") })
+		reaches := slices.ContainsFunc(d.Changes, func(c policy.Change) bool { return strings.HasPrefix(c.Key, "egress.") || c.Key == "hostApis" })
 		switch {
 		case d.Moves:
 			e.Moving++
@@ -202,6 +203,11 @@ func (p *Policies) check(src []byte) (*policy.Policy, error) {
 	for _, profile := range next.Profiles() {
 		if !slices.Contains(p.opt.Profiles, profile) {
 			return nil, fmt.Errorf("%s: no tenant had the profile %s so far: %s", p.opt.Path, profile, restart)
+		}
+	}
+	for _, dir := range next.SocketDirs() {
+		if !slices.Contains(p.opt.SocketDirs, dir) {
+			return nil, fmt.Errorf("%s: hostApis: no host API had its socket in %s when this host was started; restart bulkhead to have it, or take it back", p.opt.Path, dir)
 		}
 	}
 	now := p.now.Load()

@@ -33,8 +33,7 @@ func (l *launcher) startGateway() error {
 		return failed("descriptors", err)
 	}
 	b.own(setup.FDControl, theirs)
-	bytes := l.boot().Encode()
-	boot, err := memfd("boot", bytes, int64(len(bytes)), sealAll)
+	boot, err := l.bootFile()
 	if err != nil {
 		b.abandon()
 		unix.Close(ours)

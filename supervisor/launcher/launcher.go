@@ -19,6 +19,7 @@ package launcher
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"time"
@@ -40,6 +41,7 @@ type launcher struct {
 	binaries map[string]int            // path by role, opened once
 	filters  map[filterKey][]byte      // compiled programs
 	roots    []source                  // --tenants directories
+	sockets  []source                  // --socket-dir directories
 	config   *source                   // directory of --config
 	data     *source                   // gateway's state
 	host     []hostMount               // files of the host that the gateway sees
@@ -127,6 +129,46 @@ func (l *launcher) logf(format string, args ...any) {
 	}
 }
 
+// maxSecretsKey bounds the key file, bytes. It is passed on, not read.
+const maxSecretsKey = 64 << 10
+
+// bootFile is boot as the gateway gets it, with the key to secrets, of which the launcher keeps no copy.
+func (l *launcher) bootFile() (int, error) {
+	b := l.boot()
+	if l.opt.SecretsKey != "" {
+		var err error
+		if b.SecretsKey, err = readKey(l.opt.SecretsKey); err != nil {
+			return -1, fmt.Errorf("--secrets-key: %w", err)
+		}
+	}
+	text := b.Encode()
+	defer clear(text)
+	defer clear(b.SecretsKey)
+	return memfd("boot", text, int64(len(text)), sealAll)
+}
+
+func readKey(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular() || st.Size() > maxSecretsKey:
+		return nil, fmt.Errorf("%s: not a file of at most %d bytes", path, maxSecretsKey)
+	case st.Mode()&0o077 != 0:
+		return nil, fmt.Errorf("%s can be read by others than its owner; chmod 600 %s", path, path)
+	}
+	key := make([]byte, st.Size())
+	if _, err := io.ReadFull(f, key); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
 // boot is what the next gateway is told.
 func (l *launcher) boot() orders.Boot {
 	b := orders.Boot{
@@ -140,6 +182,7 @@ func (l *launcher) boot() orders.Boot {
 	for _, r := range l.roots {
 		b.TenantRoots = append(b.TenantRoots, r.path)
 	}
+	b.SocketDirs = l.opt.SocketDirs
 	if l.config != nil {
 		b.ConfigFile, b.ConfigPath = l.config.file, l.opt.Config
 	}

@@ -23,6 +23,8 @@ type Options struct {
 	Admin        string   // path of the admin socket, "" for none
 	Tenants      []string // directories of tenant folders
 	Data         string   // directory for state; the gateway sees its subdirectory "gateway"
+	SocketDirs   []string // directories of host APIs' sockets, which the gateway may dial
+	SecretsKey   string   // file of the key to tenants' secrets, which the gateway gets
 	Config       string   // policy file; the launcher does not read it
 	Gateway      string   // binaries
 	Worker       string
@@ -71,6 +73,8 @@ func ParseArgs(args []string, log io.Writer) (Options, error) {
 	f.StringVar(&o.Admin, "admin", "", "`PATH` of the admin socket")
 	f.Var(listFlag{&o.Tenants}, "tenants", "`DIR` of tenant folders (repeat)")
 	f.StringVar(&o.Data, "data", "", "`DIR` for state")
+	f.Var(listFlag{&o.SocketDirs}, "socket-dir", "`DIR` of host APIs' unix sockets, for the gateway to dial (repeat)")
+	f.StringVar(&o.SecretsKey, "secrets-key", "", "`FILE` of the key to tenants' secrets, passed to the gateway unread")
 	f.StringVar(&o.Config, "config", "", "policy `FILE`, shown to the gateway read-only")
 	f.StringVar(&o.Gateway, "gateway", "", "`PATH` of bulkhead-gateway")
 	f.StringVar(&o.Worker, "worker", "", "`PATH` of bulkhead-worker")
@@ -133,6 +137,14 @@ func (o *Options) check() error {
 		}
 		o.Tenants[i] = abs
 	}
+	for _, dir := range o.SocketDirs {
+		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir || dir == "/" {
+			return fmt.Errorf("--socket-dir %q: an absolute path, and not the root", dir)
+		}
+	}
+	if len(o.SocketDirs) > maxSocketDirs {
+		return fmt.Errorf("--socket-dir: %d directories, at most %d", len(o.SocketDirs), maxSocketDirs)
+	}
 	if len(o.Tenants) > maxRoots {
 		return fmt.Errorf("--tenants: %d directories, at most %d", len(o.Tenants), maxRoots)
 	}
@@ -159,6 +171,8 @@ func (o *Options) check() error {
 const (
 	// maxRoots leaves room in the gateway's mount table for the rest of its root.
 	maxRoots = 16
+	// maxSocketDirs is policy.MaxSocketDirs.
+	maxSocketDirs = 4
 	// minShardMemory is what V8 and Go take before the first tenant, with some air.
 	minShardMemory = 64 << 20
 	// minMemory is room for a few shards.

@@ -168,6 +168,12 @@ func (l *launcher) gatewayRoom() (*room, error) {
 					err = l.add(r, s, fmt.Sprintf("%s/%d", m.Target, i), m.Writable, uid)
 				}
 			}
+		case namespaces.Sockets:
+			for i, s := range l.sockets {
+				if err == nil {
+					err = l.add(r, s, fmt.Sprintf("%s/%d", m.Target, i), m.Writable, uid)
+				}
+			}
 		case namespaces.Config:
 			if l.config != nil {
 				err = l.add(r, *l.config, m.Target+"/"+l.config.file, m.Writable, uid)

@@ -31,7 +31,7 @@ func startSteps() []step {
 		{"namespaces", "notes the inodes of its own namespaces: no child may be in one of them", (*launcher).stepNamespaces},
 		{"binaries", "opens gateway, worker and bundler once; they are executed by descriptor from then on", (*launcher).stepBinaries},
 		{"filters", "compiles the seccomp tables of every allowed profile", (*launcher).stepFilters},
-		{"folders", "opens the tenant directories, the configuration file and the state directory", (*launcher).stepFolders},
+		{"folders", "opens the tenant directories, those of host APIs' sockets, the configuration file and the state directory", (*launcher).stepFolders},
 		{"cgroups", "makes the cgroup below which every child gets its own", (*launcher).stepCgroups},
 		{"listeners", "binds, or takes over from the service manager, the sockets that the gateway will serve", (*launcher).stepListeners},
 		{"admin", "binds the admin socket; only root and the invoking user are let through", (*launcher).stepAdmin},
@@ -158,6 +158,16 @@ func (l *launcher) stepFolders() error {
 			return fmt.Errorf("--tenants: %w", err)
 		}
 		l.roots = append(l.roots, s)
+	}
+	for _, dir := range l.opt.SocketDirs {
+		s, err := openSource(dir)
+		if err != nil {
+			return fmt.Errorf("--socket-dir (a host API's in the policy): %w; make the directory, or start its service first", err)
+		}
+		if !s.dir {
+			return fmt.Errorf("--socket-dir %q: is no directory", dir)
+		}
+		l.sockets = append(l.sockets, s)
 	}
 	if l.opt.Config != "" {
 		abs, err := filepath.Abs(l.opt.Config)

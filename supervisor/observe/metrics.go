@@ -54,6 +54,7 @@ type Tenant struct {
 	Running  atomic.Int64 // invocations admitted and not over, waitUntil included
 
 	FetchSent, FetchReceived atomic.Uint64 // bodies of subrequests, bytes
+	apis                     hostAPIs
 }
 
 // Count adds one invocation that ended so.
@@ -199,7 +200,7 @@ var (
 )
 
 func (c tenantCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{requestsDesc, runningDesc, shardsDesc, tenantsDesc, coresDesc, fetchBytesDesc} {
+	for _, d := range []*prometheus.Desc{requestsDesc, runningDesc, shardsDesc, tenantsDesc, coresDesc, fetchBytesDesc, hostAPIDesc, hostAPIBytesDesc} {
 		ch <- d
 	}
 }
@@ -207,11 +208,13 @@ func (c tenantCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c tenantCollector) Collect(ch chan<- prometheus.Metric) {
 	var other [Outcomes]uint64
 	var otherBytes fetchBytes
+	apis := hostAPISums{}
 	var running int64
 	c.m.tenants.Range(func(_, v any) bool {
 		t := v.(*Tenant)
 		running += t.Running.Load()
 		otherBytes.collect(ch, t)
+		apis.collect(ch, t)
 		for o := range t.outcomes {
 			n := t.outcomes[o].Load()
 			switch {
@@ -224,6 +227,7 @@ func (c tenantCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		return true
 	})
+	apis.emit(ch)
 	emitFetchBytes(ch, otherTenants, otherBytes.sent, otherBytes.received)
 	for o, n := range other {
 		if n > 0 {

@@ -72,7 +72,9 @@ type Spawn func(ctx context.Context, profile seccomp.Profile, memory uint64, onV
 
 // Options of a pool. Spawn, Shard and Observer are required.
 type Options struct {
-	Spawn     Spawn
+	Spawn Spawn
+	// Secrets opens the secrets of a tenant for one load, which wipes them. May be nil.
+	Secrets   func(tenant string) ([]gatewayside.EnvVar, error)
 	Shard     limits.Shard
 	Profile   seccomp.Profile // of the first warm spare
 	Policy    *policy.Policy  // says kinds, cordons, spread and IdleEvict instead of Shard, Profile, Spread and IdleEvict; may be nil

@@ -128,12 +128,36 @@ func (p *Pool) Gauges() observe.Gauges {
 	return g
 }
 
+// withSecrets is an env with the tenant's secrets: each in the place of a var of its name, or at the end. A
+// binding of that name stays, and so do the numbers of bindings.
+func (p *Pool) withSecrets(tenant string, env []gatewayside.EnvVar) ([]gatewayside.EnvVar, error) {
+	if p.opt.Secrets == nil {
+		return env, nil
+	}
+	list, err := p.opt.Secrets(tenant)
+	if err != nil {
+		return env, err
+	}
+	for _, s := range list {
+		i := slices.IndexFunc(env, func(e gatewayside.EnvVar) bool { return e.Name == s.Name })
+		switch {
+		case i < 0:
+			env = append(env, s)
+		case env[i].Service:
+			clear(s.Secret)
+		default:
+			env[i] = s
+		}
+	}
+	return env, nil
+}
+
 // loadRequest is what a shard is told of a version, whose code this is.
 func (p *Pool) loadRequest(s *shard, pl *place, code []byte) gatewayside.LoadRequest {
 	v := pl.v
 	env := make([]gatewayside.EnvVar, len(v.Env))
 	for i, e := range v.Env {
-		env[i] = gatewayside.EnvVar{Name: e.Name, Value: e.Value, JSON: e.JSON, Service: e.Service != ""}
+		env[i] = gatewayside.EnvVar{Name: e.Name, Value: e.Value, JSON: e.JSON, Service: e.Bound()}
 	}
 	var maps budget
 	room := logRoom{bytes: logBurst}

@@ -119,6 +119,11 @@ func (p *Pool) tryLoad(pl *place) error {
 		var res gatewayside.LoadResult
 		ctx, cancel := context.WithTimeout(p.ctx, pl.v.Limits.StartupCPU+loadGrace)
 		req := p.loadRequest(s, pl, code)
+		if req.Env, err = p.withSecrets(pl.v.Tenant, req.Env); err != nil {
+			cancel()
+			p.vacate(pl)
+			return &LoadError{Tenant: pl.v.Tenant, Outcome: gen.Outcome_internalError, Failure: gatewayside.LoadFailure{Message: err.Error()}}
+		}
 		req.Begun = func() { p.begun(pl) }
 		var forge bool
 		if req.CodeCache, forge = p.caches.get(pl.v); forge {

@@ -197,7 +197,11 @@ func (r *Registry) make(ctx context.Context, e *entry) (*Version, *manifest.Mani
 	}
 	v.Callers, v.Crons = m.Callers, m.Crons
 	r.crons(e.id, m.Crons)
-	v.Hash = versionHash(out, v)
+	secrets := ""
+	if r.cfg.Secrets != nil {
+		secrets = r.cfg.Secrets(e.id)
+	}
+	v.Hash = versionHash(out, v, secrets)
 	for i := range out.Modules {
 		if sm := out.Modules[i].SourceMap; len(sm) > 0 && !v.maps.keep(out.Modules[i].Name, sm) {
 			warnings = append(warnings, Diagnostic{Message: "a source map is too large and was left out: errors will name places in the bundle"})
@@ -230,7 +234,7 @@ func refuse(out BundleOutput, t policy.TenantPolicy) *Diagnostic {
 }
 
 // versionHash covers all a shard is given, so that equal hashes mean equal behaviour.
-func versionHash(out BundleOutput, v *Version) string {
+func versionHash(out BundleOutput, v *Version, secrets string) string {
 	h := sha256.New()
 	put := func(b []byte) {
 		var n [8]byte
@@ -250,6 +254,7 @@ func versionHash(out BundleOutput, v *Version) string {
 		put([]byte(x.Value))
 		put([]byte(x.Service))
 		put([]byte(x.Entrypoint))
+		put([]byte(x.HostAPI))
 	}
 	for _, c := range v.Crons {
 		put([]byte(c.Text))
@@ -258,6 +263,7 @@ func versionHash(out BundleOutput, v *Version) string {
 	for _, c := range v.Callers {
 		put([]byte(c))
 	}
+	put([]byte(secrets))
 	put(fmt.Appendf(nil, "%+v %s", v.Limits, v.Profile))
 	return short(h)
 }

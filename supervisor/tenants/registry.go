@@ -53,8 +53,10 @@ type Config struct {
 	Roots  []string // directories that hold tenant folders, as this process sees them
 	Bundle BundleFunc
 	Policy *policy.Policy
-	Dev    bool
-	Only   string // if set, no other tenant is seen
+	// Secrets changes with a tenant's secrets, and with it the version; may be nil.
+	Secrets func(tenant string) string
+	Dev     bool
+	Only    string // if set, no other tenant is seen
 
 	Report func(Report) // what people should know; may be nil. Called from many goroutines.
 
@@ -364,6 +366,13 @@ func (r *Registry) SetPolicy(p *policy.Policy) {
 		if e.current.Load() != nil && (a.Limits != b.Limits || a.Profile != b.Profile) {
 			r.build(e)
 		}
+	}
+}
+
+// Renew has a tenant built again: what is not in its folder has changed.
+func (r *Registry) Renew(id string) {
+	if e := r.entry(id); e != nil && e.current.Load() != nil {
+		r.build(e)
 	}
 }
 

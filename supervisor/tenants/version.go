@@ -45,7 +45,12 @@ type EnvVar struct {
 	// Service is the tenant that a service binding leads to, Entrypoint its export ("" the default one).
 	Service    string
 	Entrypoint string
+	// HostAPI is the operator's API that a binding leads to.
+	HostAPI string
 }
+
+// Bound says whether the variable is a binding, which the gateway answers for, and not a value.
+func (e *EnvVar) Bound() bool { return e.Service != "" || e.HostAPI != "" }
 
 // Calls says whether v has a service binding to the tenant.
 func (v *Version) Calls(tenant string) bool {
@@ -57,10 +62,10 @@ func (v *Version) Calls(tenant string) bool {
 	return false
 }
 
-// Binding is the nth service binding, from 1 in the order of Env; nil if there are fewer.
+// Binding is the nth binding, to a service or a host API, from 1 in the order of Env; nil if there are fewer.
 func (v *Version) Binding(n int) *EnvVar {
 	for i := range v.Env {
-		if v.Env[i].Service == "" {
+		if !v.Env[i].Bound() {
 			continue
 		}
 		if n--; n == 0 {

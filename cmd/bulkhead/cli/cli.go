@@ -63,7 +63,7 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 		return usagef("%w; see `%s --help`", err, cmd.CommandPath())
 	})
 	root.AddCommand(serveCommand(), devCommand(), doctorCommand(), securitytestCommand(), tenantsCommand(), shardsCommand(), incidentsCommand(),
-		logsCommand(), topCommand(), evictCommand(), isolateCommand(), releaseCommand(), stopCommand(), reshuffleCommand(), policyCommand(), versionCommand(version))
+		logsCommand(), topCommand(), secretCommand(), evictCommand(), isolateCommand(), releaseCommand(), stopCommand(), reshuffleCommand(), policyCommand(), versionCommand(version))
 	for _, c := range root.Commands() {
 		strict(c)
 	}

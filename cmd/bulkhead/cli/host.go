@@ -50,6 +50,11 @@ func (f *hostFlags) socket() string {
 
 // request asks the host; the caller closes the body. An answer that is not 2xx is an error.
 func (f *hostFlags) request(ctx context.Context, method, path string) (*http.Response, error) {
+	return f.send(ctx, method, path, nil)
+}
+
+// send is request with a body.
+func (f *hostFlags) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	sock := f.socket()
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -57,7 +62,7 @@ func (f *hostFlags) request(ctx context.Context, method, path string) (*http.Res
 			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", sock)
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, body)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 // serveFlags is what serve and dev let people choose.
 type serveFlags struct {
 	config, admin, data, preset string
+	secretsKey                  string
 	listen, tenants, accept     []string
 	workerDir                   string
 	dev, index, verbose         bool
@@ -74,6 +75,7 @@ func devCommand() *cobra.Command {
 
 func (f *serveFlags) common(c *cobra.Command) {
 	c.Flags().StringVar(&f.config, "config", "", "policy `FILE`")
+	c.Flags().StringVar(&f.secretsKey, "secrets-key", "", "`FILE` with the key to tenants' secrets (bulkhead secret key FILE makes one)")
 	c.Flags().StringArrayVar(&f.listen, "listen", nil, "`ADDR` to serve HTTP on (repeat); default: 127.0.0.1:8080, or systemd's sockets")
 	c.Flags().StringVar(&f.admin, "admin", "", "`PATH` of the admin socket; default: admin.sock in the data directory")
 	c.Flags().StringVar(&f.data, "data", "", "`DIR` for state; default: "+defaultData())
@@ -206,6 +208,13 @@ func (f *serveFlags) paths() error {
 			return fmt.Errorf("%s: %w", *p, err)
 		}
 		*p = abs
+	}
+	if f.secretsKey != "" {
+		abs, err := filepath.Abs(f.secretsKey)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.secretsKey, err)
+		}
+		f.secretsKey = abs
 	}
 	if f.config != "" {
 		abs, err := filepath.Abs(f.config)
@@ -358,9 +367,13 @@ func (f *serveFlags) launcherArgs(pol *policy.Policy, b binaries, accept []strin
 		}
 	}
 	add("--tenants", f.tenants...)
+	add("--socket-dir", pol.SocketDirs()...)
 	add("--listen", f.listen...)
 	add("--accept", accept...)
 	add("--allow-profile", profiles(pol)...)
+	if f.secretsKey != "" {
+		add("--secrets-key", f.secretsKey)
+	}
 	if f.config != "" {
 		add("--config", f.config)
 	}

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -24,7 +26,22 @@ func TestExamples(t *testing.T) {
 			t.Fatalf("%v: run `make examples` (make test does)", err)
 		}
 	}
-	h := hosttest.Start(t, hosttest.Options{Args: []string{"--tenants", examples, "--index"}, Quiet: true})
+	policy, err := os.ReadFile(filepath.Join(examples, "policy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := socketDir(t)
+	hosttest.Build(t, "./examples/stock/inventory", filepath.Join(dir, "service"))
+	service := exec.Command(filepath.Join(dir, "service"), "--socket", filepath.Join(dir, "http.sock"))
+	service.Stderr = os.Stderr
+	runtime.LockOSThread() // whose end would be the service's
+	defer runtime.UnlockOSThread()
+	if err := service.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { service.Process.Kill(); service.Wait() })
+	h := hosttest.Start(t, hosttest.Options{Args: []string{"--tenants", examples, "--index"}, Quiet: true,
+		Policy: strings.Replace(string(policy), "/srv/bulkhead/inventory", dir, 1)})
 	for _, c := range []struct{ method, tenant, path, body, want, contentType string }{
 		{"GET", "hello", "/", "", "Hello", "text/"},
 		{"GET", "service-worker", "/", "", "GET", "text/"},
@@ -39,6 +56,9 @@ func TestExamples(t *testing.T) {
 		{"GET", "front", "/?name=you&l=en,sv", "", "Hello, you!\nHej, you!", "text/"},
 		{"GET", "front", "/?l=tlh", "", "RangeError: I speak no tlh.", "text/"},
 		{"POST", "front", "/echo", "hi", "POST /echo: hi", "text/"},
+		{"GET", "stock", "/", "", "bolts 40\nnuts 38\n", "text/"},
+		{"PUT", "stock", "/bolts", "12", "bolts 12\n", "text/"},
+		{"GET", "stock", "/whoami", "", "tenant stock\nrequest ", "text/"},
 		{"PUT", "upload", "/upper", "shout", "SHOUT", ""},
 	} {
 		t.Run(c.tenant+" "+c.method+" "+c.path, func(t *testing.T) {

@@ -17,6 +17,8 @@ type Boot struct {
 	Args        []string   // --gateway-arg, in order; the launcher does not look at them
 	Listeners   []Listener // first is the main one
 	TenantRoots []string   // host paths, for people; root i is mounted at /tenants/i
+	SocketDirs  []string   // host paths as the policy has them; directory i is mounted at /sockets/i
+	SecretsKey  []byte     // an age identity file, for the gateway alone; it wipes it
 	ConfigFile  string     // name below /config, "" if there is none
 	ConfigPath  string     // the same file's host path, for people
 	DataPath    string     // host path of what is mounted at /data, "" if there is none
@@ -51,7 +53,8 @@ const maxBoot = 4 << 20
 // Encode writes pairs of strings, each behind its length as u32: no text format is parsed on
 // either side.
 func (b Boot) Encode() []byte {
-	var out []byte
+	// Never grown: no copy of the key is left behind.
+	out := make([]byte, 0, b.size())
 	put := func(key, value string) {
 		for _, s := range []string{key, value} {
 			out = binary.LittleEndian.AppendUint32(out, uint32(len(s)))
@@ -68,6 +71,9 @@ func (b Boot) Encode() []byte {
 	for _, t := range b.TenantRoots {
 		put("tenants", t)
 	}
+	for _, d := range b.SocketDirs {
+		put("sockets", d)
+	}
 	for _, p := range b.Profiles {
 		put("profile", p.String())
 	}
@@ -77,6 +83,12 @@ func (b Boot) Encode() []byte {
 	put("config-file", b.ConfigFile)
 	put("config-path", b.ConfigPath)
 	put("data-path", b.DataPath)
+	if len(b.SecretsKey) > 0 {
+		for _, p := range [][]byte{[]byte("secrets-key"), b.SecretsKey} {
+			out = binary.LittleEndian.AppendUint32(out, uint32(len(p)))
+			out = append(out, p...)
+		}
+	}
 	put("rootless", strconv.FormatBool(b.Rootless))
 	put("max-shards", strconv.Itoa(b.MaxShards))
 	put("max-bundlers", strconv.Itoa(b.MaxBundlers))
@@ -85,6 +97,20 @@ func (b Boot) Encode() []byte {
 	put("launcher-pid", strconv.Itoa(b.LauncherPID))
 	put("generation", strconv.Itoa(b.Generation))
 	return out
+}
+
+// size is at least what Encode writes: eight bytes a pair, its key, its value.
+func (b Boot) size() int {
+	n := 4096 + len(b.SecretsKey) + len(b.ConfigFile) + len(b.ConfigPath) + len(b.DataPath)
+	for _, l := range [][]string{b.Args, b.TenantRoots, b.SocketDirs, b.Degraded} {
+		for _, s := range l {
+			n += 64 + len(s)
+		}
+	}
+	for _, l := range b.Listeners {
+		n += 128 + len(l.Name) + len(l.Addr)
+	}
+	return n + 64*len(b.Profiles)
 }
 
 // DecodeBoot is the inverse of Encode.
@@ -119,6 +145,10 @@ func (b *Boot) set(key, value string) (err error) {
 		b.Listeners[len(b.Listeners)-1].Addr = value
 	case "tenants":
 		b.TenantRoots = append(b.TenantRoots, value)
+	case "sockets":
+		b.SocketDirs = append(b.SocketDirs, value)
+	case "secrets-key":
+		b.SecretsKey = []byte(value)
 	case "profile":
 		var p seccomp.Profile
 		p, err = seccomp.ParseProfile(value)

@@ -63,7 +63,7 @@ func TestReportsSurviveTheWire(t *testing.T) {
 func TestBootSurvivesTheWire(t *testing.T) {
 	b := Boot{
 		Args: []string{"--preset", "strict", ""}, Listeners: []Listener{{Name: "http", Addr: "127.0.0.1:80", FD: 8}, {Name: "https", Addr: "", FD: 9}},
-		TenantRoots: []string{"/srv/a", "/srv/b"}, ConfigFile: "p.yaml", ConfigPath: "/etc/p.yaml", DataPath: "/var/lib/b/gateway",
+		TenantRoots: []string{"/srv/a", "/srv/b"}, SocketDirs: []string{"/run/a"}, SecretsKey: []byte("AGE-\x00"), ConfigFile: "p.yaml", ConfigPath: "/etc/p.yaml", DataPath: "/var/lib/b/gateway",
 		Rootless: true, MaxShards: 3, MaxBundlers: 2, ShardMemory: 1 << 33, Profiles: seccomp.Profiles(),
 		Degraded: []string{"cgroup: none"}, LauncherPID: 7, Generation: 2,
 	}

@@ -56,6 +56,8 @@ type Var struct {
 	// Service is the tenant a service binding leads to; then it has no value.
 	Service    string
 	Entrypoint string // of Service; "" for its default export
+	// HostAPI is the operator's API a binding leads to; then it has no value.
+	HostAPI string
 }
 
 // Configs are the configuration files in the order of precedence.
@@ -215,6 +217,8 @@ func (r *reader) top(n *doctree.Node) {
 			r.route(f.Value)
 		case "services":
 			r.services(f.Value)
+		case "hostApis":
+			r.hostAPIs(f.Value)
 		case "triggers":
 			r.triggers(f.Value)
 		case "callers":
@@ -235,7 +239,7 @@ func (r *reader) top(n *doctree.Node) {
 // worker would miss it, with an error when the file is ours and the key is not.
 func (r *reader) other(f doctree.Field) {
 	if !r.wrangler {
-		known := []string{"main", "vars", "routes", "services", "callers", "triggers", "compatibility_date"}
+		known := []string{"main", "vars", "routes", "services", "hostApis", "callers", "triggers", "compatibility_date"}
 		hint := doctree.Suggest(f.Key, known)
 		if hint == "" {
 			hint = "; it takes " + strings.Join(known, ", ") + ". Limits and profiles are the operator's, in the policy"
@@ -250,7 +254,7 @@ func (r *reader) other(f doctree.Field) {
 			r.warn(f.Pos, "%s is not served by this version: %s", f.Key, consequence(f.Key))
 		}
 	default:
-		r.warn(f.Pos, "unknown key %q, ignored%s", doctree.Printable(f.Key), doctree.Suggest(f.Key, slices.Concat([]string{"main", "vars", "routes", "route", "services", "triggers", "compatibility_date"}, harmless(), unserved())))
+		r.warn(f.Pos, "unknown key %q, ignored%s", doctree.Printable(f.Key), doctree.Suggest(f.Key, slices.Concat([]string{"main", "vars", "routes", "route", "services", "hostApis", "triggers", "compatibility_date"}, harmless(), unserved())))
 	}
 }
 

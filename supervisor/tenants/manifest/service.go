@@ -10,6 +10,7 @@ import (
 // Bounds on what a manifest says of other tenants.
 const (
 	MaxServices = 64
+	maxHostAPIs = 64
 	maxCallers  = 1000
 	// maxEntrypoint is ipc.MaxNameBytes.
 	maxEntrypoint = 128
@@ -70,6 +71,49 @@ func (r *reader) service(n *doctree.Node) {
 		r.m.Env = append(r.m.Env, v)
 	default:
 		r.fail(n.Pos, "entrypoint %q is not the name of an export: letters, digits, _ and $, at most %d", doctree.Printable(v.Entrypoint), maxEntrypoint)
+	}
+}
+
+// hostAPIs reads which of the operator's APIs the worker wants: a list of {binding, api}. Asking permits
+// nothing: the policy does.
+func (r *reader) hostAPIs(n *doctree.Node) {
+	if n.Kind == doctree.Null {
+		return
+	}
+	if n.Kind != doctree.List || len(n.Items) > maxHostAPIs {
+		r.fail(n.Pos, "hostApis must be a list of at most %d {binding, api}", maxHostAPIs)
+		return
+	}
+	for _, item := range n.Items {
+		if item.Kind != doctree.Map {
+			r.fail(item.Pos, "a host API must be a mapping with binding and api, not %s", item.Kind)
+			continue
+		}
+		v, good := Var{}, true
+		for _, f := range item.Fields {
+			dst := map[string]*string{"binding": &v.Name, "api": &v.HostAPI}[f.Key]
+			switch {
+			case dst == nil:
+				r.fail(f.Pos, "a host API has no key %q; it takes binding, api. Its address is the operator's, in the policy", doctree.Printable(f.Key))
+				good = false
+			case f.Value.Kind != doctree.String:
+				r.fail(f.Value.Pos, "%s of a host API must be text, not %s", f.Key, f.Value.Kind)
+				good = false
+			default:
+				*dst = f.Value.Text
+			}
+		}
+		switch {
+		case !good:
+		case v.Name == "" || len(v.Name) > maxName:
+			r.fail(item.Pos, "a host API needs a binding: the name under which it stands in env, 1 to %d bytes", maxName)
+		case !policy.ValidTenantID(v.HostAPI):
+			r.fail(item.Pos, "%q cannot be a host API: it is a name from the operator's policy, of lower-case letters, digits and -", doctree.Printable(v.HostAPI))
+		case slices.ContainsFunc(r.m.Env, func(o Var) bool { return o.Name == v.Name }):
+			r.fail(item.Pos, "env has two things named %q; rename the binding or the var", doctree.Printable(v.Name))
+		default:
+			r.m.Env = append(r.m.Env, v)
+		}
 	}
 }
 
