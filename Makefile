@@ -45,12 +45,27 @@ define apt
 	fi
 endef
 
+NODEJS := supervisor/tenants/bundle/nodejs
+
 .PHONY: setup
-setup: ## install what building needs and link V8's headers
+setup: setup-nodejs ## install what building needs, link V8's headers, make the modules of Node.js
 	@command -v $(GO) >/dev/null || { echo "make: Go is missing: install it from your distribution or go.dev, then run make again" >&2; exit 1; }
 	$(call apt,g++,command -v g++)
 	$(call apt,libseccomp-dev pkg-config,command -v pkg-config && pkg-config --exists libseccomp)
 	@GO="$(GO)" sandboxworker/engine/native/link-headers.sh
+
+# What workers import as node:buffer and so on is made of npm packages, at build time.
+.PHONY: setup-nodejs
+setup-nodejs: $(NODEJS)/dist/buffer.js
+
+$(NODEJS)/node_modules/.package-lock.json: $(NODEJS)/package-lock.json
+	@$(MAKE) setup-npm
+	@echo "make: npm packages of $(NODEJS)"
+	@cd $(NODEJS) && npm ci --no-audit --no-fund --ignore-scripts --silent && touch node_modules/.package-lock.json
+
+$(NODEJS)/dist/buffer.js: $(NODEJS)/node_modules/.package-lock.json $(wildcard $(NODEJS)/src/*.js $(NODEJS)/gen/*.go)
+	@command -v $(GO) >/dev/null || { echo "make: Go is missing: install it from your distribution or go.dev, then run make again" >&2; exit 1; }
+	@$(GO) run ./$(NODEJS)/gen $(NODEJS)
 
 .PHONY: setup-capnp
 setup-capnp:

@@ -43,6 +43,7 @@ var units = []unit{
 	{"cryptoUnit", []string{"crypto/crypto.js", "crypto/algorithms.js", "crypto/keys.js", "crypto/subtle.js"}},
 	{"rewriterUnit", []string{"html/selector.js", "html/tokens.js", "html/rewriter.js"}},
 	{"asyncHooksUnit", []string{"node/async_hooks.js"}},
+	{"nodeEnvUnit", []string{"node/env.js"}},
 	{"fetchUnit", []string{"fetch/subrequest.js"}},
 	{"eventHandlersUnit", []string{"invoke/scheduled.js"}},
 	{"socketUnit", []string{"socket/websocket.js"}},

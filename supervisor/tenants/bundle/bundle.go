@@ -126,7 +126,12 @@ func (b *bundler) open(dir string) (err error) {
 
 // build runs esbuild and collects what it made.
 func (b *bundler) build(entry string) tenants.BundleOutput {
-	res := api.Build(b.options(entry))
+	opts := b.options(entry)
+	res := api.Build(opts)
+	if b.node && len(res.Errors) == 0 {
+		b.plugin = plugin{assets: map[string]*asset{}}
+		res = api.Build(withNodeGlobals(opts))
+	}
 	var out tenants.BundleOutput
 	for _, m := range res.Errors {
 		out.Errors = append(out.Errors, b.diagnostic(m))
@@ -234,6 +239,9 @@ func (b *bundler) relative(p string) string {
 
 // reword answers the two most common failures with what to do about them here.
 func reword(m api.Message) string {
+	if text, ok := rewordExport(m.Text); ok {
+		return text
+	}
 	name, isResolve := strings.CutPrefix(m.Text, `Could not resolve "`)
 	name, isWhole := strings.CutSuffix(name, `"`)
 	if !isResolve || !isWhole {
@@ -245,7 +253,7 @@ func reword(m api.Message) string {
 	case strings.HasPrefix(name, "cloudflare:"):
 		return fmt.Sprintf("cannot import %q: modules of this name are not served yet; use the global classes and the arguments of the handler", name)
 	case strings.HasPrefix(name, "node:") || builtin(top):
-		return fmt.Sprintf("cannot import %q: this Node.js module is not served; use the web standard API for it, or a package that does not need Node.js", name)
+		return fmt.Sprintf("cannot import %q: this Node.js module is not served; %s", name, remedyFor(top))
 	case strings.HasPrefix(name, "."):
 		return fmt.Sprintf("cannot find %q; check the spelling, and that the file is in the tenant's folder", name)
 	default:

@@ -261,8 +261,11 @@ func TestDiagnostics(t *testing.T) {
 	for _, c := range []struct{ name, src, want, excerpt string }{
 		{"syntax", "export default {\n  fetch() { return new Response('x' }\n};", "worker.js:2:37: Expected \")\" but found \"}\"", "  fetch() { return new Response('x' }"},
 		{"columns are characters", "const ä = 'ÄÖ𝄞'; const = 1;", "worker.js:1:25: ", "const ä"},
-		{"node module", "import fs from 'node:fs';", `worker.js:1:16: cannot import "node:fs": this Node.js module is not served`, "import fs"},
-		{"node module without prefix", "import { join } from 'path';", `cannot import "path": this Node.js module is not served`, ""},
+		{"node module", "import fs from 'node:fs';", `worker.js:1:16: cannot import "node:fs": this Node.js module is not served; a worker has no files`, "import fs"},
+		{"node module without prefix", "import { Worker } from 'worker_threads';", `cannot import "worker_threads": this Node.js module is not served; a worker is one thread`, ""},
+		{"part of a node module", "import { createSign } from 'node:crypto'; export default createSign;", `cannot import "createSign" from "node:crypto": this part`, ""},
+		{"part of a node module's name", "import x from 'node:chunk';", `cannot import "node:chunk": this Node.js module is not served`, ""},
+		{"not quite a node module", "import x from 'node:stream/../crypto';", `cannot import "node:stream/../crypto"`, ""},
 		{"cloudflare module", "import { connect } from 'cloudflare:sockets';", `modules of this name are not served yet`, ""},
 		{"missing package", "import { Hono } from 'hono/tiny';", "run `npm install hono` in the tenant's folder", ""},
 		{"missing scoped package", "import x from '@a/b/c';", "npm install @a/b`", ""},

@@ -30,6 +30,7 @@ type plugin struct {
 	assets map[string]*asset // guarded by mu: module name → file
 	files  int               // guarded by mu
 	bytes  int64             // guarded by mu
+	node   bool              // guarded by mu: a module of Node.js was imported
 }
 
 // checked marks a resolution that asks esbuild itself, so that it does not come back to us.
@@ -37,7 +38,7 @@ type checked struct{}
 
 func (b *bundler) setup(build api.PluginBuild) {
 	build.OnResolve(api.OnResolveOptions{Filter: ".*"}, func(a api.OnResolveArgs) (api.OnResolveResult, error) {
-		if _, ours := a.PluginData.(checked); ours || a.Kind == api.ResolveEntryPoint {
+		if _, ours := a.PluginData.(checked); ours || a.Kind == api.ResolveEntryPoint && a.Path != nodeGlobals {
 			return api.OnResolveResult{}, nil
 		}
 		return b.resolve(build, a)
@@ -45,6 +46,9 @@ func (b *bundler) setup(build api.PluginBuild) {
 	build.OnLoad(api.OnLoadOptions{Filter: ".*"}, func(a api.OnLoadArgs) (api.OnLoadResult, error) {
 		if a.Namespace == hostNamespace {
 			return loadHost(a.Path)
+		}
+		if a.Namespace == nodeNamespace || a.Namespace == nodeRequired {
+			return loadNode(a)
 		}
 		if a.Namespace == servedRequire {
 			text := fmt.Sprintf("export * from %q;", a.Path)
@@ -88,6 +92,12 @@ func (b *bundler) resolve(build api.PluginBuild, a api.OnResolveArgs) (api.OnRes
 		}
 		return api.OnResolveResult{Path: name, External: true}, nil
 	}
+	if a.Path == nodeGlobals && a.Kind == api.ResolveEntryPoint {
+		return api.OnResolveResult{Path: a.Path, Namespace: nodeNamespace, SideEffects: api.SideEffectsFalse}, nil
+	}
+	if a.Namespace == nodeNamespace || a.Namespace == nodeRequired {
+		return withinNode(a), nil
+	}
 	spec := strings.TrimSuffix(a.Path, "?module") // how other hosts spell the import of a .wasm file
 	if why := b.leaves(spec, a.ResolveDir); why != "" {
 		return refusal(a.Path, why), nil
@@ -95,6 +105,14 @@ func (b *bundler) resolve(build api.PluginBuild, a api.OnResolveArgs) (api.OnRes
 	res := build.Resolve(spec, api.ResolveOptions{
 		Importer: a.Importer, Namespace: a.Namespace, ResolveDir: a.ResolveDir, Kind: a.Kind, With: a.With, PluginData: checked{},
 	})
+	if len(res.Errors) > 0 {
+		if node, ok := nodeModule(spec, a.Kind); ok {
+			b.mu.Lock()
+			b.node = true
+			b.mu.Unlock()
+			return node, nil
+		}
+	}
 	if len(res.Errors) > 0 || res.Path == "" || res.Namespace != "file" {
 		// esbuild then says it in its own words, with the place, and as a warning where a
 		// require() stands in a try block.

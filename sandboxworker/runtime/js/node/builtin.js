@@ -1,7 +1,7 @@
 // The modules of the runtime's own: what `import` gives for a name that no bundle has. Each is made when it
 // is first imported.
 
-const builtinUnits = ObjectFreeze({ __proto__: null, "node:async_hooks": asyncHooksUnit });
+const builtinUnits = ObjectFreeze({ __proto__: null, "node:async_hooks": asyncHooksUnit, "node:internal/env": nodeEnvUnit });
 const builtins = new SafeMap();
 
 // builtin gives the exports of a module, or undefined.
