@@ -14,6 +14,16 @@ import (
 	"bulkhead/securitytests/hosttest"
 )
 
+// examplesPolicy is the examples' own policy, with the host API's socket in dir.
+func examplesPolicy(t *testing.T, examples, dir string) string {
+	t.Helper()
+	policy, err := os.ReadFile(filepath.Join(examples, "policy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Replace(string(policy), "/srv/bulkhead/inventory", dir, 1)
+}
+
 // TestExamples serves the folder examples/ as `make run` does. Those with npm packages need them
 // installed, which `make test` does before.
 func TestExamples(t *testing.T) {
@@ -26,10 +36,6 @@ func TestExamples(t *testing.T) {
 			t.Fatalf("%v: run `make examples` (make test does)", err)
 		}
 	}
-	policy, err := os.ReadFile(filepath.Join(examples, "policy.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := socketDir(t)
 	hosttest.Build(t, "./examples/stock/inventory", filepath.Join(dir, "service"))
 	service := exec.Command(filepath.Join(dir, "service"), "--socket", filepath.Join(dir, "http.sock"))
@@ -41,7 +47,7 @@ func TestExamples(t *testing.T) {
 	}
 	t.Cleanup(func() { service.Process.Kill(); service.Wait() })
 	h := hosttest.Start(t, hosttest.Options{Args: []string{"--tenants", examples, "--index"}, Quiet: true,
-		Policy: strings.Replace(string(policy), "/srv/bulkhead/inventory", dir, 1)})
+		Policy: examplesPolicy(t, examples, dir)})
 	for _, c := range []struct{ method, tenant, path, body, want, contentType string }{
 		{"GET", "hello", "/", "", "Hello", "text/"},
 		{"GET", "service-worker", "/", "", "GET", "text/"},

@@ -23,7 +23,7 @@ func packagesHost(t *testing.T) *hosttest.Host {
 			t.Fatalf("%v: run `make examples` (make test does)", err)
 		}
 	}
-	h := hosttest.Start(t, hosttest.Options{Args: []string{"--tenants", examples, "--config", filepath.Join(examples, "policy.yaml")}, Quiet: true})
+	h := hosttest.Start(t, hosttest.Options{Args: []string{"--tenants", examples}, Quiet: true, Policy: examplesPolicy(t, examples, socketDir(t))})
 	// Some thousand files are bundled at once; on a machine with other work that takes longer than a request
 	// waits for it.
 	for _, tenant := range []string{"packages", "packages-wasm", "nodejs"} {
