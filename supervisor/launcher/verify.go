@@ -58,13 +58,18 @@ var errThreadsChanged = errors.New("the set of threads keeps changing")
 // verify makes one pass. done is true when two passes in a row have seen the same threads, all
 // sealed. An error is final: a child that fails one check is not looked at again.
 func (l *launcher) verify(c *child) (done bool, err error) {
-	v := &c.passes
-	v.tries++
 	threads, err := l.pass(c)
 	if err != nil {
 		return false, err
 	}
-	if v.tries > 1 && slices.Equal(threads, v.threads) {
+	return c.passes.settle(threads)
+}
+
+// settle counts a pass that saw these threads, none if it was not a good one: two of those in a row have
+// nothing in common.
+func (v *verification) settle(threads []int) (done bool, err error) {
+	v.tries++
+	if len(threads) > 0 && slices.Equal(threads, v.threads) {
 		return true, nil
 	}
 	v.threads = threads
@@ -74,8 +79,8 @@ func (l *launcher) verify(c *child) (done bool, err error) {
 	return false, nil
 }
 
-// pass runs every check on every thread and returns the thread ids, or none if a thread was ending
-// while it was looked at: that is no failure, and no good pass either.
+// pass runs every check on every thread and returns the thread ids, or none if a thread came or was
+// ending while it was looked at: that is no failure, and no good pass either.
 func (l *launcher) pass(c *child) ([]int, error) {
 	dir := filepath.Join("/proc", strconv.Itoa(c.pid))
 	before, err := threadIDs(dir)
@@ -108,7 +113,7 @@ func (l *launcher) pass(c *child) ([]int, error) {
 		return nil, fmt.Errorf("check threads: %w", err)
 	}
 	if !slices.Equal(before, after) {
-		return nil, nil // equals no set of threads: not a good pass
+		return nil, nil
 	}
 	return after, nil
 }
