@@ -47,6 +47,7 @@ type bench struct {
 	hitFor      time.Duration
 	budget      uint64 // bytes
 	cycles      int
+	calls       int
 	scratch     string
 	maxShards   int
 }
@@ -73,6 +74,9 @@ func instruments() []instrument {
 		{"memory", "bytes a live tenant, all processes together, beside workerd's", found((*bench).memory)},
 		{"registered", "many registered tenants hit at random under eviction", found((*bench).registeredTenants)},
 		{"cycles", "memory of a shard whose tenants come and go", found((*bench).cyclesOf)},
+		{"sockets", "5,000 WebSockets over 100 tenants while others crash, are deployed and move", found((*bench).sockets)},
+		{"calls", "calls that start their callee: never one process for caller and callee", found((*bench).callsOf)},
+		{"download", "1 GiB piped through a tenant to a slow client: memory stays flat", found((*bench).download)},
 	}
 }
 
@@ -96,7 +100,7 @@ func main() {
 	flag.IntVar(&b.maxShards, "max-shards", 0, "`N` worker processes at most; 0: the host's own ceiling")
 	flag.IntVar(&b.rounds, "rounds", 5, "speed: rounds; each runs every target at every number of connections")
 	flag.DurationVar(&b.sample, "sample", 4*time.Second, "speed: length of one measurement")
-	flag.DurationVar(&b.duration, "duration", time.Minute, "attack: length of each attack; the calm before and after are a quarter of it, at most 15 s each")
+	flag.DurationVar(&b.duration, "duration", time.Minute, "sockets: how long they echo; attack: length of each attack; the calm before and after are a quarter of it, at most 15 s each")
 	flag.StringVar(&rows, "rows", "", "attack: run these `ROWS` only, with commas between; -only attack -rows list lists them")
 	flag.Float64Var(&b.rate, "rate", 4, "attack: requests a second of each of the 63 victims")
 	flag.IntVar(&b.kills, "kills", 1000, "overshoot: kills over the three shapes of the bar; each other shape gets a tenth")
@@ -107,6 +111,7 @@ func main() {
 	flag.DurationVar(&b.hitFor, "hit", 2*time.Minute, "registered: how long they are hit")
 	flag.Uint64Var(&b.budget, "budget", 2<<30, "registered: `BYTES` that all shards together may hold (serve --memory); less than the machine has, so that evictions come soon")
 	flag.IntVar(&b.cycles, "cycles", 10_000, "cycles: loads and evictions")
+	flag.IntVar(&b.calls, "calls", 10_000, "calls: how many")
 	flag.StringVar(&b.scratch, "scratch", "", "`DIR` for the folders of many tenants; default: /dev/shm, or the temporary directory")
 	flag.Usage = usage
 	flag.Parse()
