@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"bulkhead/ipc"
 	"bulkhead/ipc/gatewayside"
@@ -406,7 +407,7 @@ func (t *tail) last() string {
 		switch {
 		case r == '\n' || r == '\t':
 			r = ' '
-		case r < ' ' || r == 0x7f || r == '\uFFFD':
+		case r == '\uFFFD' || !unicode.IsPrint(r): // U+009B alone begins an order to a terminal
 			continue
 		}
 		out = append(out, r)
