@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,7 +32,8 @@ type sockets struct {
 	Crashes     int            `json:"crashes"`
 	Deployments int            `json:"deployments"`
 	Moves       int            `json:"moves"`
-	Failures    []string       `json:"failures"` // of the disturbances themselves
+	Failures    []string       `json:"failures"`  // of the disturbances themselves
+	Incidents   map[string]int `json:"incidents"` // by kind and tenants
 }
 
 const (
@@ -119,6 +121,22 @@ func (b *bench) sockets() (*sockets, error) {
 	}
 	wg.Wait()
 	r.ForMs, r.Latency = ms(time.Since(begin)), all.latency()
+	var list []struct {
+		Kind    string   `json:"kind"`
+		Tenants []string `json:"tenants"`
+		Detail  string   `json:"detail"`
+	}
+	if err := t.admin.admin("GET", "/v1/incidents", &list); err != nil {
+		return nil, err
+	}
+	r.Incidents = map[string]int{}
+	for _, i := range list {
+		what := i.Kind + " of " + strings.Join(i.Tenants, ", ")
+		if !slices.Equal(i.Tenants, []string{"loud-crasher"}) {
+			what += ": " + i.Detail[:min(len(i.Detail), 300)]
+		}
+		r.Incidents[what]++
+	}
 	var closers sync.WaitGroup
 	for _, c := range conns {
 		closers.Go(func() { c.CloseNow() })
@@ -252,7 +270,7 @@ func (r *sockets) disturb(ctx context.Context, t *target, folder string) {
 				t.public.get(name+".localhost", "/") // loads it, whatever it makes of a request without an upgrade
 			}
 			for _, order := range []string{"isolate", "release"} {
-				if err := t.admin.admin("POST", "/v1/"+order+"/loud-moved", nil); err != nil {
+				if err := t.admin.admin("POST", "/v1/"+order+"/loud-moved?reason=bench", nil); err != nil {
 					fail("%v", err)
 				}
 			}
@@ -279,5 +297,5 @@ func (r *sockets) print(w io.Writer) {
 	fmt.Fprintf(w, "%s\n%d WebSockets over %d tenants, %d echoes in %.0f s: p50 %.1f ms, p99 %.1f ms; %d lost, %d wrong\n",
 		r.Host, r.Sockets, r.Tenants, r.Echoes, r.ForMs/1e3, r.Latency.P50Micros/1e3, r.Latency.P99Micros/1e3, r.Lost, r.Wrong)
 	fmt.Fprintf(w, "an idle connection: %.1f KB in the gateway, %.1f KB in the shards\n", r.GatewayEach/1024, r.ShardsEach/1024)
-	fmt.Fprintf(w, "meanwhile of others: %d crashes, %d deployments, %d moves\n", r.Crashes, r.Deployments, r.Moves)
+	fmt.Fprintf(w, "meanwhile of others: %d crashes, %d deployments, %d moves; incidents: %s\n", r.Crashes, r.Deployments, r.Moves, counts(r.Incidents))
 }
