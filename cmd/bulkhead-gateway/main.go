@@ -247,7 +247,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		MaxShards: boot.MaxShards,
 		Memory:    boot.Memory,
 		Observer:  obs,
-		MayCall:   func(caller, callee string) bool { return pol.MayCall(caller, callee) },
+		MayCall:   func(caller, callee string) bool { return policies.Current().MayCall(caller, callee) },
 		Fetch: func(v *tenants.Version, r *gatewayside.Subrequest) {
 			if b := v.Binding(r.Binding); b != nil && b.HostAPI != "" {
 				out.HostAPI(v.Tenant, b.HostAPI, r)
@@ -331,7 +331,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 	}
 
 	server = gateway.New(gateway.Options{
-		Get: registry.Get, Owner: registry.Owner, Policy: func() *policy.Policy { return pol },
+		Get: registry.Get, Owner: registry.Owner, Policy: policies.Current,
 		Lookup: registry.LookupContext, Tenants: registry.List, Known: registry.Known, Len: registry.Len, Pool: pool, Observer: obs, Index: opt.index, Scheme: opt.scheme,
 		MaxConns: conns, OnLog: onLog(log, opt.dev),
 	})

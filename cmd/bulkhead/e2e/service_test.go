@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -227,5 +229,40 @@ func TestCallerAndCalleeNeverMeet(t *testing.T) {
 	t.Logf("%d calls by binding, %d by public name", pairs*rounds, pairs*rounds)
 	if in := h.Incidents(); len(in) > 0 {
 		t.Errorf("incidents: %+v", in)
+	}
+}
+
+// Who may call whom, and how deep, is the policy's word of now, not of the start.
+func TestCallsFollowTheReloadedPolicy(t *testing.T) {
+	const allowed = "calls: [{from: [front], to: [back]}]\n"
+	h := hosttest.Start(t, hosttest.Options{Quiet: true, Policy: "calls: []\n", Tenants: map[string]hosttest.Files{
+		"front": {"bulkhead.yaml": "main: worker.js\nservices: [{binding: BACK, service: back}]\n",
+			"worker.js": `export default { async fetch(r, env) { try { return await env.BACK.fetch(r); } catch (e) { return new Response(String(e), { status: 418 }); } } };`},
+		"back": hosttest.Worker(`export default { fetch: () => new Response("called") };`),
+	}})
+	path := filepath.Join(filepath.Dir(h.Data), "config", "policy.yaml")
+	for _, step := range []struct {
+		policy string
+		status int
+		body   string
+	}{
+		{"", 418, "no worker of this name lets front call it"},
+		{allowed, 200, "called"},
+		{allowed + "callDepth: 1\n", 418, "calls are nested too deeply"},
+		{"calls: []\n", 418, "no worker of this name lets front call it"},
+	} {
+		if step.policy != "" {
+			if err := os.WriteFile(path, []byte(step.policy), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.AdminPost("/v1/policy/reload"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var a hosttest.Answer
+		hosttest.Eventually(t, 30*time.Second, "front is built", func() bool { a = h.Get("front", "/"); return a.Outcome != "notLoaded" })
+		if a.Status != step.status || !strings.Contains(a.Body, step.body) {
+			t.Errorf("under %q: %d %s", step.policy, a.Status, a.Body)
+		}
 	}
 }
