@@ -159,10 +159,10 @@ func (p *Pool) Evict(tenant string) (evicted, busy int) {
 	for v, pl := range maps.Clone(p.places) {
 		switch {
 		case v.Tenant != tenant:
-		case !pl.loaded():
-			if pl.err != nil {
-				delete(p.places, v) // a cached failure: the next request tries again
-			}
+		case pl.loading():
+			busy++ // somebody waits for it, or is served already by an early request
+		case pl.err != nil:
+			delete(p.places, v) // a cached failure: the next request tries again
 		case p.claimLocked(pl):
 			idle = append(idle, pl)
 		default:
@@ -197,8 +197,9 @@ func (p *Pool) sweep() {
 		var idle []*place
 		for v, pl := range maps.Clone(p.places) {
 			switch {
-			case !pl.loaded():
-				if pl.err != nil && time.Now().After(pl.until) {
+			case pl.loading():
+			case pl.err != nil:
+				if time.Now().After(pl.until) {
 					delete(p.places, v)
 				}
 			case pl.refs.Load() == 0 && now-time.Duration(pl.lastUsed.Load()) >= p.idleEvict() && p.claimLocked(pl):

@@ -249,6 +249,16 @@ func (pl *place) loaded() bool {
 	}
 }
 
+// loading says whether the load is still under way; err is to be read only when it is not.
+func (pl *place) loading() bool {
+	select {
+	case <-pl.ready:
+		return false
+	default:
+		return true
+	}
+}
+
 // Close ends every shard. Leases still held see their streams end killed.
 func (p *Pool) Close() {
 	p.mu.Lock()

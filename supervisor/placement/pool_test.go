@@ -161,3 +161,33 @@ func TestFullHostEvictsTheLeastRecentlyUsed(t *testing.T) {
 		pool.Close()
 	})
 }
+
+// An early request is served before its load is over: the tenant is in use, and says so.
+func TestEvictDuringALoadIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plant{}
+		finish := make(chan struct{})
+		p.onLoad = func(*fakeShard, gatewayside.LoadRequest) (gatewayside.LoadResult, error) {
+			<-finish
+			return gatewayside.LoadResult{}, nil
+		}
+		pool := newPool(t, p, nil)
+		v := version("a")
+		held := make(chan Lease)
+		go func() { held <- take(t, pool, v) }()
+		synctest.Wait()
+		if evicted, busy := pool.Evict("a"); evicted != 0 || busy != 1 {
+			t.Errorf("while it loads: %d evicted, %d busy", evicted, busy)
+		}
+		close(finish)
+		l := <-held
+		if evicted, busy := pool.Evict("a"); evicted != 0 || busy != 1 {
+			t.Errorf("under a lease: %d evicted, %d busy", evicted, busy)
+		}
+		l.Release()
+		if evicted, busy := pool.Evict("a"); evicted != 1 || busy != 0 {
+			t.Errorf("at rest: %d evicted, %d busy", evicted, busy)
+		}
+		pool.Close()
+	})
+}
