@@ -67,6 +67,7 @@ type instrument struct {
 func instruments() []instrument {
 	return []instrument{
 		{"speed", "requests a second and latency, interleaved with workerd", found((*bench).speed)},
+		{"workloads", "the same workers on bulkhead, workerd and Node: JSON, routes, SSR, crypto, 1 MiB down and up", found((*bench).comparison)},
 		{"attack", "64 tenants, one of them hostile: failed and interrupted requests of the others, their p99", found((*bench).attack)},
 		{"replay", "which requests are replayed after a death, shown by an upstream that counts", found((*bench).replay)},
 		{"overshoot", "CPU beyond the limit when the hostile shapes are stopped", found((*bench).overshoot)},

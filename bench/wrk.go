@@ -27,9 +27,23 @@ var (
 // load runs wrk against t. wrk is closed-loop: a target that answers slowly is asked less often,
 // so its percentiles flatter it; both targets are flattered alike.
 func load(t *target, connections int, d time.Duration) (measurement, error) {
+	return loadWith(t, shot{path: "/"}, connections, d)
+}
+
+// shot is the request that wrk repeats.
+type shot struct {
+	path   string
+	script string // FILE for wrk -s, which sets what else there is; "" for a GET
+}
+
+func loadWith(t *target, s shot, connections int, d time.Duration) (measurement, error) {
 	threads := min(2, connections)
-	out, err := exec.Command("wrk", "-t"+strconv.Itoa(threads), "-c"+strconv.Itoa(connections),
-		fmt.Sprintf("-d%ds", max(1, int(d.Seconds()))), "--latency", "-H", "Host: "+t.host, "http://"+t.addr+"/").CombinedOutput()
+	args := []string{"-t" + strconv.Itoa(threads), "-c" + strconv.Itoa(connections),
+		fmt.Sprintf("-d%ds", max(1, int(d.Seconds()))), "--latency", "--timeout", "10s", "-H", "Host: " + t.host}
+	if s.script != "" {
+		args = append(args, "-s", s.script)
+	}
+	out, err := exec.Command("wrk", append(args, "http://"+t.addr+s.path)...).CombinedOutput()
 	if err != nil {
 		return measurement{}, fmt.Errorf("wrk against %s: %w\n%s", t.name, err, out)
 	}
