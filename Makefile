@@ -119,7 +119,7 @@ fuzz: setup ## fuzz every decoder FUZZ_EXECS times (FUZZ_ONLY=REGEXP: some); pri
 bench: build ## measure this host: speed beside its peers, and the bars of its containment
 	$(call apt,wrk,command -v wrk)
 	@$(MAKE) setup-npm
-	@cd bench/peers && { [ -d node_modules ] || npm ci --no-audit --no-fund --silent; }
+	@cd bench/peers && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --no-audit --no-fund --silent; }
 	$(GO) run ./bench
 
 .PHONY: conformance

@@ -19,9 +19,9 @@ type cycles struct {
 	Ends      map[string]int `json:"ends"` // of the failed
 	Loads     float64        `json:"loads"`
 	Evictions float64        `json:"evictions"`
-	Incidents int            `json:"incidents"`
-	Recycled  bool           `json:"recycled"` // the shard is another one than at the start
-	OverTime  []cyclesMoment `json:"overTime"` // at rest; the first is the start
+	Incidents map[string]int `json:"incidents"` // by kind and tenants
+	Recycled  bool           `json:"recycled"`  // the shard is another one than at the start
+	OverTime  []cyclesMoment `json:"overTime"`  // at rest; the first is the start
 }
 
 type cyclesMoment struct {
@@ -108,11 +108,9 @@ func (b *bench) cyclesOf() (*cycles, error) {
 	if m, err := t.metrics("bulkhead_placement_total"); err == nil {
 		r.Loads, r.Evictions = m[`event="loaded"`], m[`event="evicted"`]
 	}
-	var st struct{ Incidents int }
-	if err := t.admin.admin("GET", "/v1/status", &st); err != nil {
+	if r.Incidents, err = t.incidents(""); err != nil {
 		return nil, err
 	}
-	r.Incidents = st.Incidents
 	return r, b.ctx.Err()
 }
 
@@ -192,15 +190,15 @@ func (r *cycles) broken() (out []string) {
 	if g := r.growth(); g > 0.1 && !r.Recycled {
 		out = append(out, fmt.Sprintf("the shard grew by %.0f %% and was not recycled", g*100))
 	}
-	if r.Incidents > 0 {
-		out = append(out, fmt.Sprintf("%d incidents", r.Incidents))
+	if len(r.Incidents) > 0 {
+		out = append(out, "incidents: "+counts(r.Incidents))
 	}
 	return out
 }
 
 func (r *cycles) print(w io.Writer) {
-	fmt.Fprintf(w, "%s\n%d cycles of load, request and eviction, %d at once, in %.0f s (%.1f ms each); %d requests, %d failed; %.0f loads, %.0f evictions, %d incidents\n",
-		r.Host, r.Cycles, cyclers, r.ForMs/1e3, r.ForMs/float64(r.Cycles)*cyclers, r.Requests, r.Failed, r.Loads, r.Evictions, r.Incidents)
+	fmt.Fprintf(w, "%s\n%d cycles of load, request and eviction, %d at once, in %.0f s (%.1f ms each); %d requests, %d failed; %.0f loads, %.0f evictions; incidents: %s\n",
+		r.Host, r.Cycles, cyclers, r.ForMs/1e3, r.ForMs/float64(r.Cycles)*cyclers, r.Requests, r.Failed, r.Loads, r.Evictions, counts(r.Incidents))
 	recycled := "the same process all the time"
 	if r.Recycled {
 		recycled = "the shard was recycled"

@@ -121,6 +121,19 @@ func (b *bench) sockets() (*sockets, error) {
 	}
 	wg.Wait()
 	r.ForMs, r.Latency = ms(time.Since(begin)), all.latency()
+	if r.Incidents, err = t.incidents("loud-crasher"); err != nil {
+		return nil, err
+	}
+	var closers sync.WaitGroup
+	for _, c := range conns {
+		closers.Go(func() { c.CloseNow() })
+	}
+	closers.Wait()
+	return r, b.ctx.Err()
+}
+
+// incidents counts what became of shards, with the details unless it was of the tenant expected.
+func (t *target) incidents(expected string) (map[string]int, error) {
 	var list []struct {
 		Kind    string   `json:"kind"`
 		Tenants []string `json:"tenants"`
@@ -129,20 +142,15 @@ func (b *bench) sockets() (*sockets, error) {
 	if err := t.admin.admin("GET", "/v1/incidents", &list); err != nil {
 		return nil, err
 	}
-	r.Incidents = map[string]int{}
+	out := map[string]int{}
 	for _, i := range list {
 		what := i.Kind + " of " + strings.Join(i.Tenants, ", ")
-		if !slices.Equal(i.Tenants, []string{"loud-crasher"}) {
+		if !slices.Equal(i.Tenants, []string{expected}) {
 			what += ": " + i.Detail[:min(len(i.Detail), 300)]
 		}
-		r.Incidents[what]++
+		out[what]++
 	}
-	var closers sync.WaitGroup
-	for _, c := range conns {
-		closers.Go(func() { c.CloseNow() })
-	}
-	closers.Wait()
-	return r, b.ctx.Err()
+	return out, nil
 }
 
 func deployed(n int) string {

@@ -277,3 +277,24 @@ func TestReshuffle(t *testing.T) {
 		}
 	})
 }
+
+// A shard whose tenants come and go is replaced after so many loads, whatever its age.
+func TestShardsTakeALimitedNumberOfLoads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plant{}
+		pool := newPool(t, p, nil)
+		l := take(t, pool, version("first"))
+		worn := pool.shards[l.Shard()]
+		l.Release()
+		pool.mu.Lock()
+		worn.handles = maxHosted
+		pool.mu.Unlock()
+		time.Sleep(2 * reshuffleTick)
+		l = take(t, pool, version("first"))
+		defer l.Release()
+		if l.Shard() == worn.proc.ID {
+			t.Errorf("after %d loads shard %d takes another", maxHosted, worn.proc.ID)
+		}
+		pool.Close()
+	})
+}

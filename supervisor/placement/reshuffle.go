@@ -11,8 +11,13 @@ import (
 // every process has a maximum age, with jitter so that not all end at once, and its tenants are spread
 // at random over others. Requests end where they are; the next ones go elsewhere.
 
-// reshuffleTick is how often ages are looked at.
-const reshuffleTick = 5 * time.Second
+const (
+	// reshuffleTick is how often ages are looked at.
+	reshuffleTick = 5 * time.Second
+	// maxHosted is how many loads a shard takes in its life, whatever its age: allocators keep about a
+	// kilobyte of each (`bench -only cycles`), and whoever owned a process should not meet thousands there.
+	maxHosted = 2500
+)
 
 // renew retires shards of age until the pool closes.
 func (p *Pool) renew() {
@@ -26,18 +31,20 @@ func (p *Pool) renew() {
 		}
 		p.mu.Lock()
 		var oldest *shard
+		var why string
 		for _, s := range p.shards {
-			age := p.maxAge(s)
-			if age <= 0 || s.closed || s.dead || !s.used {
+			if s.closed || s.dead || !s.used || oldest != nil && !s.born.Before(oldest.born) {
 				continue
 			}
-			if time.Since(s.born) >= age && (oldest == nil || s.born.Before(oldest.born)) {
-				oldest = s
+			if age := p.maxAge(s); age > 0 && time.Since(s.born) >= age {
+				oldest, why = s, "its age"
+			} else if s.handles >= maxHosted {
+				oldest, why = s, fmt.Sprintf("it has had %d loads", s.handles)
 			}
 		}
 		if oldest != nil {
 			// One at a time: its tenants' new starts should not come together with another's.
-			p.retireLocked(oldest, "its age")
+			p.retireLocked(oldest, why)
 		}
 		p.mu.Unlock()
 	}
