@@ -191,7 +191,12 @@ func framesOfEveryKind() (all [][]byte) {
 			b.Message(upgradeStream, &ipc.Message{Opcode: ipc.OpClose, Data: []byte("\x03\xe8bye"), Last: true})
 			b.Done(upgradeStream, ok)
 		},
-		func(b *ipc.Batch) { b.Pong(7); b.Head(cancelStream, streamed); b.End(cancelStream); b.Done(cancelStream, ok) },
+		func(b *ipc.Batch) {
+			b.Pong(7)
+			b.Head(cancelStream, streamed)
+			b.End(cancelStream)
+			b.Done(cancelStream, ok)
+		},
 		func(b *ipc.Batch) {
 			b.Head(lateStream, &ipc.Head{Status: 204})
 			b.Done(lateStream, &ipc.Done{Outcome: gen.Outcome_exceededWallTime})
