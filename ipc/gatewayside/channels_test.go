@@ -311,20 +311,20 @@ func FuzzShardBytes(f *testing.F) {
 // all that it has to say, and hangs up.
 type speech struct {
 	b      []byte
-	n      int           // guarded by mu
-	mu     sync.Mutex    //
-	asked  chan struct{} // closed when n is 0
+	n      int           // used by Write alone, which one goroutine calls
+	asked  chan struct{} // one for each question
 	closed chan struct{}
 	once   sync.Once
+	all    chan struct{} // closed with the last question
 }
 
 func newSpeech(b []byte, questions int) *speech {
-	return &speech{b: b, n: questions, asked: make(chan struct{}), closed: make(chan struct{})}
+	return &speech{b: b, n: questions, asked: make(chan struct{}, questions), all: make(chan struct{}), closed: make(chan struct{})}
 }
 
 func (s *speech) Read(to []byte) (int, error) {
 	select {
-	case <-s.asked:
+	case <-s.all:
 	case <-s.closed:
 		return 0, io.ErrClosedPipe
 	}
@@ -343,10 +343,11 @@ func (s *speech) Write(b []byte) (int, error) {
 		return 0, io.ErrClosedPipe
 	default:
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.n--; s.n == 0 {
-		close(s.asked)
+	if s.n--; s.n >= 0 {
+		s.asked <- struct{}{}
+	}
+	if s.n == 0 {
+		close(s.all)
 	}
 	return len(b), nil
 }
@@ -359,7 +360,7 @@ const (
 	loadQuestion = iota + 1
 	statsQuestion
 	cacheQuestion
-	evictQuestion
+	drainQuestion
 	questions
 )
 
@@ -378,30 +379,25 @@ func converse(t testing.TB, bundle, raw []byte) (end error, loaded *LoadResult, 
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	// In turns, so that each question has its number.
-	asked := func(n int) {
-		for {
-			s.mu.Lock()
-			left := s.n
-			s.mu.Unlock()
-			if left <= questions-n || c.Err() != nil {
-				return
-			}
-			time.Sleep(time.Microsecond)
+	asked := func() {
+		select {
+		case <-s.asked:
+		case <-c.closed:
 		}
 	}
 	var callers sync.WaitGroup
-	asked(1)
+	asked() // for the bootstrap capability
 	var result LoadResult
 	var loadErr error
 	callers.Go(func() {
 		result, loadErr = c.Load(ctx, LoadRequest{Tenant: 1, Bundle: bundle, Limits: limits.DefaultTenant(),
 			Env: []EnvVar{{Name: "A", Value: "b"}}, Logs: func(e []LogEntry) { logs.Add(int64(len(e))) }})
 	})
-	asked(2)
+	asked()
 	callers.Go(func() { c.Stats(ctx) })
-	asked(3)
+	asked()
 	callers.Go(func() { c.CodeCache(ctx, 1) })
-	asked(4)
+	asked()
 	callers.Go(func() { c.Drain(ctx) })
 	select {
 	case <-c.closed:
@@ -522,7 +518,7 @@ func controlMessages(t testing.TB) (honest, others [][]byte) {
 			r, err := gen.NewShard_codeCache_Results(s)
 			return capnp.Struct(r), errors.Join(err, r.SetCache([]byte("cache")))
 		}),
-		answer(evictQuestion, func(s *capnp.Segment) (capnp.Struct, error) {
+		answer(drainQuestion, func(s *capnp.Segment) (capnp.Struct, error) {
 			r, err := gen.NewShard_drain_Results(s)
 			return capnp.Struct(r), err
 		}),
