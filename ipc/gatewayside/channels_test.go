@@ -366,7 +366,7 @@ const (
 
 // converse has a gateway ask all of them of a shard that says raw. It returns how the connection ended
 // and how many log lines came.
-func converse(t testing.TB, bundle, raw []byte) (end error, loaded *LoadResult, lines int64) {
+func converse(t testing.TB, bundle, raw []byte) (loaded *LoadResult, lines int64, end error) {
 	s := newSpeech(raw, questions)
 	c := &Conn{opt: Options{}.withDefaults(), closed: make(chan struct{}), dialed: make(chan struct{}), data: &pieces{},
 		streams: map[uint64]*Stream{}, tenants: map[uint32]*tenant{}, fetches: map[uint64]*Subrequest{}}
@@ -415,7 +415,7 @@ func converse(t testing.TB, bundle, raw []byte) (end error, loaded *LoadResult, 
 	if loadErr == nil {
 		loaded = &result
 	}
-	return c.err, loaded, logs.Load()
+	return loaded, logs.Load(), c.err
 }
 
 // controlMessages are what an honest shard says on the control channel to the questions of converse, one
@@ -443,8 +443,8 @@ func controlMessages(t testing.TB) (honest, others [][]byte) {
 				return err
 			}
 			if id == 0 {
-				caps, err := p.CapTable()
-				if caps, err = p.NewCapTable(1); err != nil {
+				caps, err := p.NewCapTable(1)
+				if err != nil {
 					return err
 				}
 				caps.At(0).SetSenderHosted(0)
@@ -569,12 +569,12 @@ func fuzzedBundle(t testing.TB) []byte {
 func TestHonestControlMessages(t *testing.T) {
 	honest, others := controlMessages(t)
 	// The finish is of a call that may not be answered yet: allowed.
-	err, loaded, lines := converse(t, fuzzedBundle(t), bytes.Join(honest, nil))
+	loaded, lines, err := converse(t, fuzzedBundle(t), bytes.Join(honest, nil))
 	if !errors.Is(err, ErrPeerGone) || loaded == nil || len(loaded.Handlers) != 1 || lines != 2 {
 		t.Errorf("%v, %+v, %d lines", err, loaded, lines)
 	}
 	for i, raw := range others {
-		if _, loaded, _ := converse(t, fuzzedBundle(t), bytes.Join([][]byte{raw, honest[0]}, nil)); loaded != nil {
+		if loaded, _, _ := converse(t, fuzzedBundle(t), bytes.Join([][]byte{raw, honest[0]}, nil)); loaded != nil {
 			t.Errorf("message %d: loaded", i)
 		}
 	}
