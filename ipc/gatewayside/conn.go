@@ -15,7 +15,6 @@ import (
 	"bulkhead/policy/limits"
 	"bulkhead/schema/gen"
 
-	"capnproto.org/go/capnp/v3/rpc"
 	"golang.org/x/sys/unix"
 )
 
@@ -79,10 +78,10 @@ func (o Options) withDefaults() Options {
 type Conn struct {
 	opt     Options
 	w       writer
-	data    *os.File
-	rpc     *rpc.Conn
+	data    io.ReadCloser
+	control io.Closer // the RPC connection
 	shard   gen.Shard
-	dialed  chan struct{} // closed when rpc and shard are set
+	dialed  chan struct{} // closed when control and shard are set
 	closed  chan struct{}
 	running sync.WaitGroup
 
@@ -133,7 +132,7 @@ func Dial(control, data *os.File, opt Options) (*Conn, error) {
 	c.pulse.begin(&c.opt)
 	c.w.f, c.w.wake, c.w.pending = df, make(chan struct{}, 1), new(ipc.Batch)
 	c.dialControl(cf)
-	c.goRun(c.readLoop)
+	c.goRun(func() { c.fail(c.read(ipc.NewScanner(&c.opt.Wire))) })
 	c.goRun(func() {
 		if err := c.w.run(c.closed); err != nil {
 			c.fail(fmt.Errorf("data channel: write: %w: %w", ErrPeerGone, err))
@@ -226,7 +225,7 @@ func (c *Conn) fail(err error) {
 			<-c.dialed
 			// In this order: releasing a bootstrap capability waits for its answer, which
 			// closing turns into an error.
-			c.rpc.Close()
+			c.control.Close()
 			c.shard.Release()
 		})
 		res := Result{Outcome: gen.Outcome_crashed, Message: "the worker process died while this request was in it"}
@@ -250,9 +249,9 @@ func (c *Conn) fail(err error) {
 	})
 }
 
-// readLoop reads batches and dispatches their frames.
-func (c *Conn) readLoop() {
-	sc := ipc.NewScanner(&c.opt.Wire)
+// read reads batches and dispatches their frames until one is refused or there are no more; its error
+// says which.
+func (c *Conn) read(sc *ipc.Scanner) error {
 	for {
 		n, err := c.data.Read(sc.Free())
 		sc.Fill(n)
@@ -264,8 +263,7 @@ func (c *Conn) readLoop() {
 				verr = c.dispatch(f)
 			}
 			if verr != nil {
-				c.fail(verr)
-				return
+				return verr
 			}
 			if !ok {
 				break
@@ -280,11 +278,9 @@ func (c *Conn) readLoop() {
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) && sc.Buffered() > 0 {
-				c.fail(fmt.Errorf("data channel: %w in the middle of a frame", ErrPeerGone))
-				return
+				return fmt.Errorf("data channel: %w in the middle of a frame", ErrPeerGone)
 			}
-			c.fail(fmt.Errorf("data channel: read: %w: %w", ErrPeerGone, err))
-			return
+			return fmt.Errorf("data channel: read: %w: %w", ErrPeerGone, err)
 		}
 	}
 }

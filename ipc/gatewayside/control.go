@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -133,7 +133,7 @@ type TenantStats struct {
 }
 
 // dialControl starts RPC on the control socket.
-func (c *Conn) dialControl(f *os.File) {
+func (c *Conn) dialControl(f io.ReadWriteCloser) {
 	codec := ipc.NewControlCodec(f, ipc.ControlBytesFromShard).WithReadTimeout(c.opt.FrameTimeout)
 	// The library ends as soon as a message is refused; which goroutine then comes first must not
 	// decide whether a breach of the protocol counts as one.
@@ -142,12 +142,13 @@ func (c *Conn) dialControl(f *os.File) {
 		breach.CompareAndSwap(nil, &err)
 		c.goRun(func() { c.fail(err) })
 	})
-	c.rpc = rpc.NewConn(g, nil)
-	c.shard = gen.Shard(c.rpc.Bootstrap(context.Background()))
+	conn := rpc.NewConn(g, nil)
+	c.control = conn
+	c.shard = gen.Shard(conn.Bootstrap(context.Background()))
 	close(c.dialed)
 	c.goRun(func() {
 		select {
-		case <-c.rpc.Done():
+		case <-conn.Done():
 			if err := breach.Load(); err != nil {
 				c.fail(*err)
 			}

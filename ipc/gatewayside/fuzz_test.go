@@ -329,7 +329,7 @@ func FuzzFrames(f *testing.F) {
 				if err != nil && !errors.As(err, &v) && !errors.As(err, new(*OverdueError)) {
 					t.Fatalf("%v is no violation", err)
 				}
-				bounded(t, c)
+				bounded(t, c, 3)
 				if err != nil {
 					c.running.Wait()
 					return
@@ -374,9 +374,9 @@ func step(b *ipc.Batch, op byte, id uint64, arg byte) {
 }
 
 // bounded fails the test if a shard has made the gateway keep more than the wire allows.
-func bounded(t *testing.T, c *Conn) {
+func bounded(t *testing.T, c *Conn, streams int) {
 	t.Helper()
-	if len(c.streams) > 3 || len(c.fetches) > c.opt.Wire.Fetches {
+	if len(c.streams) > streams || len(c.fetches) > c.opt.Wire.Fetches {
 		t.Fatalf("%d streams, %d subrequests", len(c.streams), len(c.fetches))
 	}
 	for _, s := range c.streams {

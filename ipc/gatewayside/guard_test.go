@@ -250,36 +250,6 @@ func floodOfLogs(t *testing.T, text, calls int) {
 	}
 }
 
-// FuzzControlBytes: whatever a shard writes to the control socket, the gateway neither panics
-// nor hangs.
-func FuzzControlBytes(f *testing.F) {
-	f.Add(rpcMessage(f, bootstrapAnswer))
-	f.Add(rpcMessage(f, logCall(0, 0)))
-	f.Add(append(rpcMessage(f, bootstrapAnswer), rpcMessage(f, bootstrapAnswer)...))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		pair := ipctest.NewPair(t)
-		peer := ipctest.NewPeer(t, pair)
-		conn, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		awaitBootstrap(t, peer)
-		if len(raw) > 32<<10 {
-			raw = raw[:32<<10]
-		}
-		if len(raw) > 0 {
-			unix.Write(peer.Control, raw)
-		}
-		pair.Shutdown()
-		select {
-		case <-conn.Closed():
-		case <-time.After(10 * time.Second):
-			t.Fatal("the connection did not end")
-		}
-	})
-}
-
 // A shard that has broken the protocol before it is dialled ends its connection, not the gateway:
 // the first message is judged while the connection is still being made.
 func TestViolationWhileDialling(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"bulkhead/ipc"
 	"bulkhead/ipc/gatewayside"
@@ -260,54 +259,4 @@ func randomFrame(rnd *rand.Rand, b *ipc.Batch) {
 	case 11:
 		b.Pong(rnd.Uint64N(3))
 	}
-}
-
-// FuzzShardBytes: whatever a shard writes, the gateway ends its streams and blames it or not,
-// but neither panics nor hangs.
-func FuzzShardBytes(f *testing.F) {
-	for _, fill := range []func(*ipc.Batch){
-		func(b *ipc.Batch) {
-			b.Head(1, &ipc.Head{Status: 200, Body: []byte("x"), BodyMode: gen.BodyMode_whole})
-			b.Done(1, &ipc.Done{Outcome: gen.Outcome_ok})
-		},
-		func(b *ipc.Batch) {
-			b.Head(1, &ipc.Head{Status: 200, BodyMode: gen.BodyMode_streamed})
-			b.Chunk(1, []byte("abc"))
-			b.End(1)
-		},
-		func(b *ipc.Batch) { b.Abort(1, gen.Abort_Reason_refused, "m"); b.Window(1, 1); b.Pong(1) },
-		func(b *ipc.Batch) {
-			r := ask()
-			call(r)
-			b.Fetch(sub(1), r)
-		},
-	} {
-		var b ipc.Batch
-		fill(&b)
-		f.Add(b.Bytes())
-	}
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		pair := ipctest.NewPair(t)
-		peer := ipctest.NewPeer(t, pair)
-		c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		c.ForceTenant(1, limits.DefaultTenant())
-		s, err := c.Open(t.Context(), get(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(raw) > 64<<10 {
-			raw = raw[:64<<10]
-		}
-		peer.SendRaw(raw)
-		pair.Shutdown()
-		select {
-		case <-s.Done():
-		case <-time.After(10 * time.Second):
-			t.Fatal("the stream did not end")
-		}
-	})
 }

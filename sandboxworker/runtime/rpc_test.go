@@ -212,34 +212,3 @@ func TestServiceValues(t *testing.T) {
 		}
 	})
 }
-
-// hostile are messages as a process of the caller's might make them.
-var hostile = []string{
-	"", "0", "\n", "1\n", "0\n", "5\n[[],0]", "99999999\n[]", "999999999999\n", "-1\n[[],1]", "7\n[[],[]]", "2\n{}",
-	`9` + "\n" + `[[[1,9]]]`, "14\n" + `[[[1,1]],[3,0]]`, "24\n" + `[[[1,4294967295]],[3,0]]`, "20\n" + `[[[1,0,"9",1]],[3,0]]`,
-	"15\n" + `[[[8,9]],[3,0]]`, "25\n" + `[[[9,"Uint8Array",0,0,1]]]`, "28\n" + `[[[8,0],[9,"Array",0,0,0]]]`,
-	"22\n" + `[[[3,"(","x"]],[3,0]]`, "12\n" + `[[],[2,"x"]]`, "20\n" + `[[[7,[3,0]]],[3,0]]`, "13\n" + `[[[99]],[3,0]]`, "11\n" + `[[],[3,-1]]`, "30\n" + `[[[0,"__proto__",[3,0]]],[3,0]]`,
-}
-
-// Whatever the bytes are: the invocation ends once, with an answer, and the isolate lives.
-func FuzzServiceMessage(f *testing.F) {
-	for _, m := range hostile {
-		f.Add([]byte(m))
-	}
-	const callee = entrypoints + `export default class extends WorkerEntrypoint { echo(...v) { return v; } alive() { return 1; } }`
-	f.Fuzz(func(t *testing.T, message []byte) {
-		if len(message) > 60<<10 {
-			return
-		}
-		w := load(t, callee)
-		for _, name := range []string{"echo", "alive"} {
-			a := w.do(engine.Request{Method: runtime.EventMethod("POST", "call", "", name), BodyMode: gen.BodyMode_whole, Body: message})
-			if a.finished != 1 || !a.head || (a.status == 200) != (a.outcome == gen.Outcome_ok) {
-				t.Fatalf("finished %d times, status %d, outcome %v: %s", a.finished, a.status, a.outcome, a.message)
-			}
-		}
-		if a := w.do(engine.Request{Method: runtime.EventMethod("POST", "call", "", "alive"), BodyMode: gen.BodyMode_whole, Body: []byte("14\n[[[1,0]],[3,0]]")}); a.status != 200 && a.status != 500 {
-			t.Fatal("the isolate is gone")
-		}
-	})
-}

@@ -146,12 +146,56 @@ const collections = async () => {
 	say("buffers refused", refused);
 };
 
+// Everything else that comes back later: when it does, beside timers and host operations, and what its
+// events say of the time.
+const wasm = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 127, 3, 2, 1, 0, 7, 5, 1, 1, 102, 0, 0, 10, 6, 1, 4, 0, 65, 42, 11);
+const others = async () => {
+	const origin = Date.now(), order = [], at = (what) => order.push(what + "@" + (Date.now() - origin));
+	const all = [];
+	const later = (what, promise) => all.push(promise.then((v) => at(what + (v === undefined ? "" : " " + v)), (e) => at(what + " failed: " + e.name)));
+	// Ping-pong between two ports: a counter that runs beside whatever else there is.
+	let rounds = 0, racing = true;
+	const stamps = new Set();
+	const { port1, port2 } = new MessageChannel();
+	later("ports", new Promise((done) => {
+		port1.onmessage = (e) => { stamps.add(e.timeStamp + performance.timeOrigin - Date.now()); if (!racing || ++rounds === 500) { done(); port1.close(); } else port1.postMessage(0); };
+		port2.onmessage = () => port2.postMessage(0);
+		port1.postMessage(0);
+	}));
+	later("scheduler.wait", scheduler.wait(3));
+	later("timer of 3", new Promise((r) => setTimeout(r, 3)));
+	const squeezed = (size) => new Response(new Blob([new Uint8Array(size)]).stream().pipeThrough(new CompressionStream("gzip"))).arrayBuffer().then((b) => new Response(new Blob([b]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer()).then((b) => b.byteLength);
+	later("a megabyte squeezed", squeezed(1 << 20));
+	later("a kilobyte squeezed", squeezed(1 << 10));
+	later("EC key", crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"]).then((k) => k.publicKey.type));
+	const password = (iterations) => crypto.subtle.importKey("raw", new Uint8Array(8), "PBKDF2", false, ["deriveBits"]).then((k) => crypto.subtle.deriveBits({ name: "PBKDF2", hash: "SHA-256", salt: new Uint8Array(8), iterations }, k, 128)).then((b) => b.byteLength);
+	later("long derivation", password(20_000));
+	later("short derivation", password(10));
+	later("HTMLRewriter", new HTMLRewriter().on("p", { element() { busy(20_000); } }).transform(new Response("<p>a<p>b".repeat(200))).text().then((t) => t.length));
+	later("a cloned response", (() => { const r = new Response("x".repeat(100_000)), c = r.clone(); return Promise.all([r.text(), c.text()]).then(([a, b]) => a.length + b.length); })());
+	if (typeof WebAssembly === "object") {
+		later("Wasm compiled", WebAssembly.compile(wasm).then((m) => WebAssembly.Module.exports(m).length));
+		later("Wasm instantiated", WebAssembly.instantiate(wasm).then(({ instance }) => { let n = 0; for (let i = 0; i < 100_000; i++) n += instance.exports.f(); return n; }));
+		if (WebAssembly.compileStreaming) later("Wasm streamed", WebAssembly.compileStreaming(new Response(wasm, { headers: { "content-type": "application/wasm" } })).then(() => 1));
+	}
+	busy(300_000);
+	await Promise.all(all.slice(1));
+	racing = false;
+	await all[0];
+	say("others", order.join(", "));
+	say("rounds between ports", rounds);
+	say("stamps of messages", [...stamps]);
+	// The console times things for the log's reader; the code that asks is told nothing.
+	say("console.time", [console.time("a"), busy(100_000), console.timeLog("a"), console.timeEnd("a")]);
+};
+
 export default { async fetch(request) {
 	lines.length = 0, ticks = 0;
 	absent();
 	synchronous();
 	await timers();
 	await operations();
+	await others();
 	await streams();
 	await collections();
 	synchronous();

@@ -7,7 +7,7 @@ type decoder struct {
 	pkg, fuzz string // package within the module, and the fuzzer in it
 	reads     string // what is decoded
 	from      string // whose bytes they are
-	slow      bool   // each execution makes sockets or files; run last
+	slow      bool   // thousands of executions a second instead of tens of thousands; run last
 }
 
 // decoders is every decoder that reads bytes of somebody who is not trusted. A test holds it against
@@ -61,8 +61,8 @@ func decoders() []decoder {
 		{"sandboxworker/runtime", "FuzzParseFetch", "fetch() of the runtime", "tenant", false},
 		{"sandboxworker/runtime", "FuzzServiceMessage", "arguments and results of calls between workers", "shard", true},
 		{"supervisor/launcher", "FuzzProc", "/proc of a process that may name itself anything", "worker", true},
-		{"ipc/gatewayside", "FuzzShardBytes", "the whole data channel, over sockets", "shard", true},
-		{"ipc/gatewayside", "FuzzControlBytes", "the whole control channel, over sockets", "shard", true},
+		{"ipc/gatewayside", "FuzzShardBytes", "the whole data channel, however its bytes are cut", "shard", true},
+		{"ipc/gatewayside", "FuzzControlBytes", "the whole control channel, while answers of every kind are awaited", "shard", true},
 	}
 }
 

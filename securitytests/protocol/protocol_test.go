@@ -7,6 +7,7 @@
 package protocol
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"bulkhead/policy/seccomp"
 	"bulkhead/securitytests/hosttest"
 )
 
@@ -77,8 +79,13 @@ type arena struct {
 
 func newArena(t *testing.T, policy string, tenants map[string]hosttest.Files) *arena {
 	t.Helper()
+	return newArenaIn(t, false, policy, tenants)
+}
+
+func newArenaIn(t *testing.T, rootless bool, policy string, tenants map[string]hosttest.Files) *arena {
+	t.Helper()
 	tenants["victim"] = dull
-	a := &arena{t: t, pids: map[uint32]int{}, Host: hosttest.Start(t, hosttest.Options{WorkerDir: hostile(t), Quiet: true, Policy: policy, Tenants: tenants})}
+	a := &arena{t: t, pids: map[uint32]int{}, Host: hosttest.Start(t, hosttest.Options{WorkerDir: hostile(t), Quiet: true, Rootless: rootless, Policy: policy, Tenants: tenants})}
 	a.serves(t, "victim") // a hundred tenants are being built at once: it may take its time
 	a.gateway = a.Gateway()
 	stop := make(chan struct{})
@@ -215,6 +222,40 @@ func TestHostileWorker(t *testing.T) {
 	})
 	if after := hosttest.RSS(a.gateway); after > before+192<<20 {
 		t.Errorf("the gateway grew from %d to %d MiB", before>>20, after>>20)
+	}
+}
+
+// The gateway's judgement of a shard knows neither profiles nor modes; what kills the liar and finds out
+// how it died does. A lie of each class in each of them.
+func TestHostileWorkerInEachProfileAndMode(t *testing.T) {
+	lies := strings.Fields("garbage forged-id pointer-loop overdue-forged fetch-forged-parent fetch-split-header rpc-garbage rpc-call-unheld rpc-return-unasked box-while-dying")
+	for _, rootless := range []bool{false, true} {
+		if !rootless && os.Getuid() != 0 {
+			continue
+		}
+		for _, p := range seccomp.Profiles() {
+			t.Run(fmt.Sprintf("%v, rootless %t", p, rootless), func(t *testing.T) {
+				tenants := map[string]hosttest.Files{}
+				for _, lie := range lies {
+					tenants[lie] = dull
+				}
+				a := newArenaIn(t, rootless, fmt.Sprintf("profile: %v\n", p), tenants)
+				t.Cleanup(func() { // the lies take a second
+					hosttest.Eventually(t, 60*time.Second, "the victim is served on", func() bool { return a.asked.Load() >= 100 })
+				})
+				for _, tenant := range lies {
+					t.Run(tenant, func(t *testing.T) {
+						t.Parallel()
+						a.serves(t, tenant)
+						if got, err := a.Do("GET", tenant, "/"+tenant, nil); err == nil && got.Status < 500 {
+							t.Errorf("the lie was served: %d %q", got.Status, got.Body)
+						}
+						a.named(t, tenant, violation)
+						a.serves(t, tenant)
+					})
+				}
+			})
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ func TestTheSealCheckAloneRefuses(t *testing.T) {
 		gone sabotage
 		by   []string // checks, all of which would notice
 		mode suites.Mode
+		args []string // of the launcher
 	}{
 		{name: "seccomp", gone: child("seccomp"), by: []string{"seccomp"}},
 		{name: "seccomp on one thread", gone: child("seccomp-all-threads"), by: []string{"seccomp", "no-new-privs"}},
@@ -26,6 +27,10 @@ func TestTheSealCheckAloneRefuses(t *testing.T) {
 		{name: "net namespace", gone: namespace("net"), by: []string{"namespaces"}},
 		{name: "ipc namespace", gone: namespace("ipc"), by: []string{"namespaces"}},
 		{name: "cgroup namespace", gone: child("cgroup-namespace"), by: []string{"namespaces"}},
+		// What else would notice, or would not go on, is left out: a mount namespace has the empty root built
+		// in it, and the name is set in that of uts.
+		{name: "mount namespace", gone: namespace("mount").and(child("root")), by: []string{"namespaces", "root", "mounts"}, mode: suites.Root},
+		{name: "uts namespace", gone: namespace("uts").and(child("names")).and(inLauncher("check names")), by: []string{"namespaces"}},
 		{name: "empty root", gone: child("root"), by: []string{"root", "mounts"}},
 		{name: "names", gone: child("names"), by: []string{"names"}},
 		{name: "keyring", gone: child("keyring"), by: []string{"keyring"}},
@@ -33,6 +38,9 @@ func TestTheSealCheckAloneRefuses(t *testing.T) {
 		{name: "bounding set", gone: child("bounding-set"), by: []string{"capabilities"}},
 		{name: "securebits", gone: child("securebits"), by: []string{"securebits"}},
 		{name: "capabilities", gone: child("capabilities"), by: []string{"capabilities"}},
+		// Neither Landlock nor a filter is to be had without it.
+		{name: "no_new_privs", gone: child("no-new-privs", "landlock", "seccomp").and(inLauncher("check landlock", "check seccomp")), by: []string{"no-new-privs"}},
+		{name: "speculation", gone: child("speculation"), by: []string{"speculation"}, args: []string{"--force-mitigations"}},
 		{name: "MDWE", gone: child("mdwe"), by: []string{"mdwe"}},
 		{name: "Landlock", gone: child("landlock"), by: []string{"landlock"}},
 		{name: "not dumpable", gone: child("dumpable"), by: []string{"dumpable"}},
@@ -43,14 +51,14 @@ func TestTheSealCheckAloneRefuses(t *testing.T) {
 				continue
 			}
 			t.Run(tc.name, func(t *testing.T) {
-				if err := sits(t, mode, tc.gone); err == nil || !strings.Contains(err.Error(), "check "+tc.by[0]) {
+				if err := sits(t, mode, tc.gone, tc.args...); err == nil || !strings.Contains(err.Error(), "check "+tc.by[0]) {
 					t.Errorf("with all checks: %v; want a refusal by check %s", err, tc.by[0])
 				}
 				without := tc.gone
 				for _, c := range tc.by {
 					without = without.and(inLauncher("check " + c))
 				}
-				if err := sits(t, mode, without); err != nil {
+				if err := sits(t, mode, without, tc.args...); err != nil {
 					t.Errorf("without %q: %v; want it accepted, or the check is not what refuses", tc.by, err)
 				}
 			})
@@ -59,11 +67,11 @@ func TestTheSealCheckAloneRefuses(t *testing.T) {
 }
 
 // sits asks for a jitless worker of a launcher sabotaged like this.
-func sits(t *testing.T, mode suites.Mode, s sabotage) error {
+func sits(t *testing.T, mode suites.Mode, s sabotage, args ...string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	stand, err := suites.OpenStand(ctx, sabotaged(t, s), mode)
+	stand, err := suites.OpenStand(ctx, sabotaged(t, s), mode, args...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"bulkhead/securitytests/hosttest"
@@ -102,7 +103,62 @@ func look(t *testing.T, h *hosttest.Host, profile string) []int {
 		lookRoot(t, pid)
 		lookMemory(t, pid, profile)
 	}
+	lookShared(t, gateway, h.PID, workers)
 	return workers
+}
+
+// lookShared: no socket and no black box of a worker is open in another worker or in the launcher, nor
+// any of the gateway's in a worker, but for the black box that the gateway reads.
+func lookShared(t *testing.T, gateway, launcher int, workers []int) {
+	t.Helper()
+	open := func(pid int) map[string]string {
+		all := map[string]string{}
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil || len(fds) == 0 {
+			t.Fatalf("process %d: cannot list its fds: %v", pid, err)
+		}
+		for _, fd := range fds {
+			target, err := os.Readlink(fd)
+			if err != nil {
+				continue // closed meanwhile
+			}
+			switch {
+			case strings.HasPrefix(target, "/memfd:"):
+				var st syscall.Stat_t
+				if syscall.Stat(fd, &st) == nil {
+					all[fmt.Sprintf("%s inode %d", target, st.Ino)] = fd
+				}
+			case strings.HasPrefix(target, "socket:"):
+				all[target] = fd
+			}
+		}
+		return all
+	}
+	boxes := 0
+	gateways := open(gateway)
+	for i, pid := range workers {
+		own := open(pid)
+		if len(own) != 3 {
+			t.Errorf("worker %d has %v open, want two sockets and the black box", pid, own)
+		}
+		for what, fd := range own {
+			if _, shared := gateways[what]; shared && strings.HasPrefix(what, "/memfd:") {
+				boxes++
+			} else if shared {
+				t.Errorf("%s is %s, which the gateway has open too", fd, what)
+			}
+			for _, other := range append([]int{launcher}, workers[:i]...) {
+				// The launcher closes what it has handed over right after that.
+				hosttest.Eventually(t, 10e9, fmt.Sprintf("%s, %s, is not open in process %d", fd, what, other), func() bool {
+					_, shared := open(other)[what]
+					return !shared
+				})
+			}
+		}
+	}
+	if boxes != len(workers) {
+		t.Errorf("the gateway reads %d black boxes of %d workers: the comparison is off", boxes, len(workers))
+	}
 }
 
 func lookThreads(t *testing.T, pid int) {

@@ -88,7 +88,7 @@ func TestALeakedDescriptorIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	k := &look{c: &child{want: e, pid: os.Getpid()}, dir: "/proc/self"}
+	k := newLook(nil, &child{want: e, pid: os.Getpid()}, "/proc/self")
 	if err := k.descriptors(); err == nil || !strings.Contains(err.Error(), "descriptor ") {
 		t.Errorf("descriptors() = %v, want an error that names one", err)
 	}

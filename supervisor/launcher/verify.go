@@ -92,13 +92,13 @@ func (l *launcher) pass(c *child) ([]int, error) {
 			continue
 		}
 		if !k.perThread {
-			if err := k.run(&look{l: l, c: c, dir: dir}); err != nil {
+			if err := k.run(newLook(l, c, dir)); err != nil {
 				return nil, fmt.Errorf("check %s: %w", k.name, err)
 			}
 			continue
 		}
 		for _, tid := range before {
-			lk := &look{l: l, c: c, dir: filepath.Join(dir, "task", strconv.Itoa(tid))}
+			lk := newLook(l, c, filepath.Join(dir, "task", strconv.Itoa(tid)))
 			err := k.run(lk)
 			if err != nil && tid != c.pid && ending(lk.dir) { // the first thread's end is the process's
 				return nil, nil

@@ -1,7 +1,6 @@
 package launcher
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -17,9 +16,32 @@ import (
 
 // look is one check on one thread or on the process.
 type look struct {
-	l   *launcher
-	c   *child
-	dir string // /proc/PID or /proc/PID/task/TID
+	l    *launcher
+	c    *child
+	dir  string // /proc/PID or /proc/PID/task/TID
+	text proc   // what it says
+}
+
+// proc is where a look reads from: texts and links by their names within the directory.
+type proc interface {
+	read(name string) (string, error)
+	link(name string) (string, error)
+}
+
+// procDir is the directory itself. A fuzzer has another proc, whose texts it makes up.
+type procDir string
+
+func (d procDir) read(name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(string(d), name))
+	return string(b), err
+}
+
+func (d procDir) link(name string) (string, error) {
+	return os.Readlink(filepath.Join(string(d), name))
+}
+
+func newLook(l *launcher, c *child, dir string) *look {
+	return &look{l: l, c: c, dir: dir, text: procDir(dir)}
 }
 
 // ending reports whether a thread ends or has ended (proc_pid_stat(5), flags): it has then given up its
@@ -29,26 +51,23 @@ func ending(dir string) bool {
 	if err != nil {
 		return true
 	}
-	const exiting = 0x4 // PF_EXITING, include/linux/sched.h
-	f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	return exiting(string(text))
+}
+
+// exiting reads the flags in the text of a stat; the name before them may hold anything.
+func exiting(stat string) bool {
+	const flag = 0x4 // PF_EXITING, include/linux/sched.h
+	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(f) < 7 {
 		return false
 	}
 	flags, err := strconv.ParseUint(f[6], 10, 64)
-	return err == nil && flags&exiting != 0
-}
-
-func (k *look) read(name string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(k.dir, name))
-	if err != nil {
-		return "", err
-	}
-	return string(b), nil
+	return err == nil && flags&flag != 0
 }
 
 // field returns a line of /proc/PID/status without its name.
 func (k *look) field(name string) (string, error) {
-	status, err := k.read("status")
+	status, err := k.text.read("status")
 	if err != nil {
 		return "", err
 	}
@@ -196,7 +215,7 @@ func (k *look) rootDir() error {
 }
 
 func (k *look) mounts() error {
-	text, err := k.read("mountinfo")
+	text, err := k.text.read("mountinfo")
 	if err != nil {
 		return err
 	}
@@ -236,11 +255,11 @@ func (k *look) mounts() error {
 }
 
 func (k *look) limits() error {
-	text, err := k.read("limits")
+	text, err := k.text.read("limits")
 	if err != nil {
 		return err
 	}
-	left := len(k.c.want.limits)
+	listed := map[string]bool{}
 	for line := range strings.Lines(text) {
 		for name, value := range k.c.want.limits {
 			rest, ok := strings.CutPrefix(line, name+" ")
@@ -255,11 +274,13 @@ func (k *look) limits() error {
 			if len(f) < 2 || f[0] != want || f[1] != want {
 				return fmt.Errorf("%s is %q, want %s", name, strings.Join(f, " "), want)
 			}
-			left--
+			listed[name] = true
 		}
 	}
-	if left != 0 {
-		return fmt.Errorf("%d limits are not listed", left)
+	for name := range k.c.want.limits {
+		if !listed[name] {
+			return fmt.Errorf("%s is not listed", name)
+		}
 	}
 	return nil
 }
@@ -268,7 +289,7 @@ func (k *look) cgroup() error {
 	if k.c.group == nil {
 		return nil
 	}
-	text, err := k.read("cgroup")
+	text, err := k.text.read("cgroup")
 	if err != nil {
 		return err
 	}
@@ -276,11 +297,11 @@ func (k *look) cgroup() error {
 }
 
 func (k *look) arguments() error {
-	argv, err := k.read("cmdline")
+	argv, err := k.text.read("cmdline")
 	if err != nil {
 		return err
 	}
-	env, err := k.read("environ")
+	env, err := k.text.read("environ")
 	if err != nil {
 		return err
 	}
@@ -294,14 +315,14 @@ func (k *look) mappings() error {
 	if !k.c.want.noWX {
 		return nil
 	}
-	maps, err := os.ReadFile(filepath.Join(k.dir, "maps"))
+	maps, err := k.text.read("maps")
 	if err != nil {
 		return err
 	}
-	for line := range bytes.Lines(maps) {
-		f := bytes.Fields(line)
+	for line := range strings.Lines(maps) {
+		f := strings.Fields(line)
 		if len(f) > 1 && len(f[1]) == 4 && f[1][1] == 'w' && f[1][2] == 'x' {
-			return fmt.Errorf("a page is writable and executable: %s", bytes.TrimSpace(line))
+			return fmt.Errorf("a page is writable and executable: %s", strings.TrimSpace(line))
 		}
 	}
 	return nil

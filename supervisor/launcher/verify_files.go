@@ -53,24 +53,30 @@ func (k *look) identity(number int) (identity, error) {
 	if err := unix.Stat(filepath.Join(k.dir, "fd", strconv.Itoa(number)), &st); err != nil {
 		return identity{}, err
 	}
-	info, err := k.read(filepath.Join("fdinfo", strconv.Itoa(number)))
+	access, err := k.access(number)
 	if err != nil {
 		return identity{}, err
+	}
+	return identity{dev: st.Dev, ino: st.Ino, rdev: st.Rdev, kind: st.Mode & unix.S_IFMT, access: access}, nil
+}
+
+// access is how a descriptor was opened, of O_ACCMODE (proc_pid_fdinfo(5), flags).
+func (k *look) access(number int) (int, error) {
+	info, err := k.text.read(filepath.Join("fdinfo", strconv.Itoa(number)))
+	if err != nil {
+		return 0, err
 	}
 	text, err := statusField(info, "flags")
 	if err != nil {
-		return identity{}, err
+		return 0, err
 	}
 	flags, err := strconv.ParseInt(text, 8, 64)
-	if err != nil {
-		return identity{}, err
-	}
-	return identity{dev: st.Dev, ino: st.Ino, rdev: st.Rdev, kind: st.Mode & unix.S_IFMT, access: int(flags) & unix.O_ACCMODE}, nil
+	return int(flags) & unix.O_ACCMODE, err
 }
 
 // extra judges a descriptor that the launcher did not hand over.
 func (k *look) extra(number int, seen map[string]int) error {
-	link, err := os.Readlink(filepath.Join(k.dir, "fd", strconv.Itoa(number)))
+	link, err := k.text.link(filepath.Join("fd", strconv.Itoa(number)))
 	if err != nil {
 		return err
 	}
@@ -89,7 +95,7 @@ func (k *look) extra(number int, seen map[string]int) error {
 // watches makes sure that the eventpoll keeps nothing alive that the fd table no longer shows:
 // a file in an epoll set outlives its descriptor if a copy of it was open elsewhere.
 func (k *look) watches(number int) error {
-	info, err := k.read(filepath.Join("fdinfo", strconv.Itoa(number)))
+	info, err := k.text.read(filepath.Join("fdinfo", strconv.Itoa(number)))
 	if err != nil {
 		return err
 	}
@@ -125,7 +131,7 @@ func (k *look) watched(epoll, target int, ino uint64) error {
 		}
 		return nil
 	}
-	link, err := os.Readlink(filepath.Join(k.dir, "fd", strconv.Itoa(target)))
+	link, err := k.text.link(filepath.Join("fd", strconv.Itoa(target)))
 	if err != nil {
 		return fmt.Errorf("eventpoll %d watches descriptor %d, which is closed: %w", epoll, target, err)
 	}
