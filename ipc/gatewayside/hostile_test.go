@@ -306,7 +306,7 @@ func FuzzShardBytes(f *testing.F) {
 		pair.Shutdown()
 		select {
 		case <-s.Done():
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("the stream did not end")
 		}
 	})
