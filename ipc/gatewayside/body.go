@@ -22,7 +22,7 @@ func (s *Stream) Head(ctx context.Context) (*Head, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.head == nil {
+	if s.headless {
 		return nil, s.failure
 	}
 	return s.head, nil

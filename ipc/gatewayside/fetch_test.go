@@ -35,7 +35,7 @@ func TestServiceCall(t *testing.T) {
 	got := make(chan *gatewayside.Subrequest, 1)
 	pair := ipctest.NewPair(t)
 	peer := ipctest.NewPeer(t, pair)
-	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{PingTimeout: 10 * time.Second})
+	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{PingTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestServiceCall(t *testing.T) {
 		if q.Binding != 2 || q.Call != "add" || strings.Join(q.Chain, ",") != "a,b" {
 			t.Errorf("binding %d, call %q, chain %q", q.Binding, q.Call, q.Chain)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("nothing arrived")
 	}
 	r.Binding = 3
@@ -78,7 +78,7 @@ func fetcher(t *testing.T, l limits.Tenant, fetch func(*gatewayside.Subrequest))
 	t.Helper()
 	pair := ipctest.NewPair(t)
 	peer := ipctest.NewPeer(t, pair)
-	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{PingTimeout: 10 * time.Second})
+	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{PingTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func TestFetchEnds(t *testing.T) {
 				if !errors.Is(err, gatewayside.ErrReleased) {
 					t.Errorf("Read = %v", err)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatal("the subrequest goes on")
 			}
 		})
@@ -378,7 +378,7 @@ func TestFetchOfAnExpiredParent(t *testing.T) {
 	l.Wall = 10 * time.Millisecond
 	pair := ipctest.NewPair(t)
 	peer := ipctest.NewPeer(t, pair)
-	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{Grace: 10 * time.Millisecond, PingTimeout: 10 * time.Second})
+	c, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{Grace: 10 * time.Millisecond, PingTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

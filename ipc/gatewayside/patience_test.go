@@ -3,6 +3,7 @@ package gatewayside_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"bulkhead/policy/limits"
 	"bulkhead/schema/gen"
 
+	capnp "capnproto.org/go/capnp/v3"
 	rpccp "capnproto.org/go/capnp/v3/std/capnp/rpc"
 	"golang.org/x/sys/unix"
 )
@@ -84,7 +86,7 @@ func TestMessagesThatEndAreInTime(t *testing.T) {
 	pair := ipctest.NewPair(t)
 	peer := ipctest.NewPeer(t, pair)
 	conn, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{
-		PingTimeout: time.Minute, PingEvery: 50 * time.Millisecond, FrameTimeout: 2 * time.Second, OnViolation: func(err error) { t.Error(err) }})
+		PingTimeout: time.Minute, PingEvery: 50 * time.Millisecond, FrameTimeout: 5 * time.Second, OnViolation: func(err error) { t.Error(err) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +99,7 @@ func TestMessagesThatEndAreInTime(t *testing.T) {
 	peer.Want(gen.Frame_Which_open)
 	var b ipc.Batch
 	b.Head(1, &ipc.Head{Status: 200, BodyMode: gen.BodyMode_streamed})
-	for range 30 {
+	for range 60 {
 		b.Chunk(1, []byte("some bytes"))
 	}
 	b.End(1)
@@ -135,6 +137,40 @@ func TestFramesWithoutEffectHaveAnEnd(t *testing.T) {
 	})
 }
 
+// awaitCall reads the gateway's messages up to a call.
+func awaitCall(t *testing.T, peer *ipctest.Peer) {
+	for d := capnp.NewDecoder(descriptor(peer.Control)); ; {
+		m, err := d.Decode()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		root, err := rpccp.ReadRootMessage(m)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if root.Which() == rpccp.Message_Which_call {
+			return
+		}
+	}
+}
+
+type descriptor int
+
+func (d descriptor) Read(p []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(d), p)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if n == 0 && err == nil {
+			err = io.EOF
+		}
+		return max(n, 0), err
+	}
+}
+
 // An exception of an RPC answer goes into logs and incidents: not by the megabyte.
 func TestExceptionsAreCut(t *testing.T) {
 	pair := ipctest.NewPair(t)
@@ -147,7 +183,6 @@ func TestExceptionsAreCut(t *testing.T) {
 	awaitBootstrap(t, peer)
 	go func() {
 		unix.Write(peer.Control, rpcMessage(t, bootstrapAnswer))
-		awaitBootstrap(t, peer) // the finish of the bootstrap, and the call
 		raw := rpcMessage(t, func(m rpccp.Message) error {
 			r, err := m.NewReturn()
 			if err != nil {
@@ -161,7 +196,7 @@ func TestExceptionsAreCut(t *testing.T) {
 			}
 			return e.SetReason(strings.Repeat("\x1b[31mno ", 100_000))
 		})
-		time.Sleep(200 * time.Millisecond) // until the question is asked: an answer before it is a lie
+		awaitCall(t, peer) // an answer before the question is a lie
 		unix.Write(peer.Control, raw)
 	}()
 	_, err = conn.Load(t.Context(), gatewayside.LoadRequest{Tenant: 1, Bundle: ipctest.Bundle(t, ""), Limits: limits.DefaultTenant()})

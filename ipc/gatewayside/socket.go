@@ -34,15 +34,15 @@ func (s *Stream) onUpgrade(head *Head) error {
 	}
 	s.head = head
 	s.socket.open = true
-	if s.canceled || s.expired {
-		close(s.headReady)
+	if s.over {
+		return nil // it crossed the end on the wire; who waited for it knows
+	}
+	close(s.headReady)
+	if s.canceled {
 		return nil
 	}
 	s.deadline.Store(never)
 	s.request, s.sendWindow = bodyOpen, s.c.opt.Wire.Window
-	if !s.over {
-		close(s.headReady)
-	}
 	s.socket.counted = true
 	s.c.mu.Lock()
 	s.c.sockets++

@@ -134,6 +134,7 @@ type Stream struct {
 	mu        sync.Mutex
 	headReady chan struct{} // closed by mu's holder when head is set or the stream is over
 	head      *Head         // guarded by mu
+	headless  bool          // guarded by mu; the stream was over without a head: what crosses the end is nobody's
 	response  direction     // guarded by mu; as the shard's frames have it, whatever ended here
 	failure   *AbortError   // guarded by mu; what Head or Read return when nothing is left
 	buf       []byte        // guarded by mu; received, not read: buf[off:]
@@ -399,6 +400,7 @@ func (s *Stream) conclude(r Result) {
 	}
 	s.request = bodyAborted
 	if s.head == nil {
+		s.headless = true
 		close(s.headReady)
 	}
 	notify(s.readable)

@@ -29,7 +29,10 @@ import (
 type Pair struct {
 	GatewayControl, GatewayData *os.File
 	Control, Data               int
-	once                        sync.Once
+	// Shutdown's own duplicates: whoever serves the shard's ends closes them when he likes, and their
+	// numbers are soon somebody else's.
+	ends [2]int
+	once sync.Once
 }
 
 // NewPair makes a Pair.
@@ -38,6 +41,13 @@ func NewPair(t testing.TB) *Pair {
 	p := &Pair{}
 	p.GatewayControl, p.Control = socketpair(t, "control")
 	p.GatewayData, p.Data = socketpair(t, "data")
+	for i, fd := range []int{p.Control, p.Data} {
+		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatalf("duplicate a socket: %v", err)
+		}
+		p.ends[i] = own
+	}
 	t.Cleanup(p.Shutdown)
 	return p
 }
@@ -54,8 +64,10 @@ func socketpair(t testing.TB, name string) (*os.File, int) {
 // Shutdown makes both ends read end-of-file, as the death of the shard does.
 func (p *Pair) Shutdown() {
 	p.once.Do(func() {
-		unix.Shutdown(p.Control, unix.SHUT_RDWR)
-		unix.Shutdown(p.Data, unix.SHUT_RDWR)
+		for _, fd := range p.ends {
+			unix.Shutdown(fd, unix.SHUT_RDWR)
+			unix.Close(fd)
+		}
 	})
 }
 

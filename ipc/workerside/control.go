@@ -23,12 +23,40 @@ func ServeControl(fd int, shard gen.Shard_Server) *rpc.Conn {
 
 // plainFD reads and writes a descriptor with read(2) and write(2) alone. An *os.File would do
 // the same on most days, but asks fcntl and epoll_ctl first, and net.FileConn recvmsg.
+//
+// The descriptor is closed when the last call on it is over: until then its number is not somebody else's.
 type plainFD struct {
-	fd    int
-	close sync.Once
+	fd int
+
+	mu     sync.Mutex
+	calls  int  // guarded by mu; under way
+	closed bool // guarded by mu
+}
+
+// enter begins a call on the descriptor; leave must follow unless it returns false.
+func (p *plainFD) enter() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.calls++
+	return true
+}
+
+func (p *plainFD) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.calls--; p.closed && p.calls == 0 {
+		syscall.Close(p.fd)
+	}
 }
 
 func (p *plainFD) Read(b []byte) (int, error) {
+	if !p.enter() {
+		return 0, io.EOF
+	}
+	defer p.leave()
 	n, err := read(p.fd, b)
 	if err == nil && n == 0 && len(b) > 0 {
 		return 0, io.EOF
@@ -37,13 +65,25 @@ func (p *plainFD) Read(b []byte) (int, error) {
 }
 
 func (p *plainFD) Write(b []byte) (int, error) {
+	if !p.enter() {
+		return 0, io.ErrClosedPipe
+	}
+	defer p.leave()
 	if err := writeAll(p.fd, b); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-func (p *plainFD) Close() (err error) {
-	p.close.Do(func() { err = syscall.Close(p.fd) })
-	return err
+func (p *plainFD) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	if p.calls > 0 {
+		return nil // leave closes it
+	}
+	return syscall.Close(p.fd)
 }

@@ -34,7 +34,7 @@ func operatorOf(t *testing.T, f *farm) (*http.Client, chan struct{}) {
 	done := make(chan struct{})
 	go func() { a.Serve(conns); close(done) }()
 	t.Cleanup(func() { close(conns); a.Close(); <-done })
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 			if err != nil {
@@ -76,6 +76,7 @@ func TestAdminAnswersWithStableNames(t *testing.T) {
 	f.request("GET", "/info", nil)
 	f.request("GET", "/end?o=exception", nil)
 	f.outcomes("a", map[string]uint64{"exception": 1, "ok": 1})
+	until(t, "the load that the first request was sent with is over", func() bool { return f.pool.Gauges().TenantsLoaded == 1 })
 
 	for path, names := range map[string]string{
 		"/v1/tenants":   "tenant version cordon shard state requests outcomes",

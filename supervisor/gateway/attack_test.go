@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,18 +44,12 @@ func TestRefusalDoesNotWaitForABody(t *testing.T) {
 			}
 			defer conn.Close()
 			fmt.Fprint(conn, c.head)
-			conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+			conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 			line, err := bufio.NewReader(conn).ReadString('\n')
 			if err != nil || !strings.Contains(line, c.status) {
 				t.Fatalf("%q, %v", line, err)
 			}
-			for range 500 {
-				if f.server.conns.Load() == 0 {
-					return
-				}
-				time.Sleep(10 * time.Millisecond)
-			}
-			t.Error("the connection is still held")
+			until(t, "the connection is given up", func() bool { return f.server.conns.Load() == 0 })
 		})
 	}
 }
@@ -68,8 +63,8 @@ func TestDrainDoesNotWaitForABody(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: nobody.localhost\r\nContent-Length: 100\r\n\r\n")
-	time.Sleep(50 * time.Millisecond)
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	until(t, "the request has come", f.server.asked.Load)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := f.server.Drain(ctx); err != nil {
 		t.Errorf("drain: %v", err)
@@ -79,7 +74,7 @@ func TestDrainDoesNotWaitForABody(t *testing.T) {
 // Bodies that do come are still read, so that clients that send everything first get the answer,
 // and the connection lives on.
 func TestRefusalReadsABodyThatComes(t *testing.T) {
-	f := newFarm(t, nil)
+	f := newFarm(t, func(o *Options, _ *placement.Options) { o.unreadBody = 30 * time.Second })
 	conn, err := net.Dial("tcp", f.addr)
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +109,14 @@ func TestManyGreedyTenantsLeaveRoom(t *testing.T) {
 		defer conn.Close()
 		fmt.Fprintf(conn, "GET /hang HTTP/1.1\r\nHost: greedy%d.localhost\r\n\r\n", i%4)
 	}
-	time.Sleep(300 * time.Millisecond)
+	until(t, "all run, or are refused", func() bool {
+		n := uint64(f.server.Running())
+		for i := range 4 {
+			_, outcomes := f.obs.Metrics.Requests(fmt.Sprintf("greedy%d", i))
+			n += outcomes["loadShed"]
+		}
+		return n == 80
+	})
 	if resp, _ := f.request("GET", "/info", nil, host("b.localhost")); resp.StatusCode != 200 {
 		t.Errorf("the modest tenant got %d with %d running", resp.StatusCode, f.server.Running())
 	}
@@ -123,6 +125,8 @@ func TestManyGreedyTenantsLeaveRoom(t *testing.T) {
 // Who fills the host with connections on which nothing happens loses those, not everybody's turn.
 func TestIdleConnectionsGiveWay(t *testing.T) {
 	f := newFarm(t, func(o *Options, _ *placement.Options) { o.MaxConns = 20 })
+	f.request("GET", "/info", nil) // nobody waits for the load below
+	var closed atomic.Int64
 	for i := range 60 {
 		conn, err := net.Dial("tcp", f.addr)
 		if err != nil {
@@ -132,8 +136,21 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 		if i%2 == 0 {
 			fmt.Fprint(conn, "GET /info HTTP/1.1\r\nHost: a.localhost\r\n\r\n")
 		}
+		go func() {
+			io.Copy(io.Discard, conn)
+			closed.Add(1)
+		}()
 	}
-	time.Sleep(200 * time.Millisecond)
+	until(t, "40 of 60 are closed, and nothing happens on the others", func() bool {
+		f.server.guards.mu.Lock()
+		defer f.server.guards.mu.Unlock()
+		for g := range f.server.guards.set {
+			if g.handling.Load() {
+				return false
+			}
+		}
+		return closed.Load() >= 40
+	})
 	for i := range 5 {
 		if resp, _, err := f.try("GET", "/info", nil, host("b.localhost")); err != nil || resp.StatusCode != 200 {
 			t.Errorf("request %d: %v %v", i, resp, err)

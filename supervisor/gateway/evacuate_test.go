@@ -48,7 +48,7 @@ func TestNeighboursOfASuspectAreBegunAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer runs.Body.Close()
-	time.Sleep(100 * time.Millisecond)
+	f.reached("/meanwhile", 20)
 
 	var e struct{ Error string }
 	if status := ask(t, c, "POST", "/v1/isolate/a", &e); status != 400 || !strings.Contains(e.Error, "reason") {
@@ -118,7 +118,7 @@ func TestMovesUnderLoadLoseNothing(t *testing.T) {
 					return
 				default:
 				}
-				for _, path := range []string{"/info", "/slow"} {
+				for _, path := range []string{"/info", "/soon"} {
 					resp, body := f.request("POST", path, strings.NewReader("x"), host("b.localhost"))
 					if resp.StatusCode != 200 {
 						t.Errorf("%s: %d %s", path, resp.StatusCode, body)

@@ -52,32 +52,35 @@ type farm struct {
 	shards   map[uint32]*script          // guarded by mu
 	ids      atomic.Uint32
 	spawnErr atomic.Pointer[error]
-	aborts   abortLog
+	opens    tally         // requests that a shard has got, by path
+	aborts   tally         // what shards were told of requests that should end, by "path reason"
+	let      chan struct{} // closed by letGo: what /held and /late wait for
+	letOnce  sync.Once
 }
 
-// abortLog is what shards were told of requests that should end.
-type abortLog struct {
+// tally counts by a key.
+type tally struct {
 	mu   sync.Mutex
-	seen map[string]int // guarded by mu; "path reason" → times
+	seen map[string]int // guarded by mu
 }
 
-func (a *abortLog) add(path string, r gen.Abort_Reason) {
+func (a *tally) add(key string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.seen == nil {
 		a.seen = map[string]int{}
 	}
-	a.seen[path+" "+r.String()]++
+	a.seen[key]++
 }
 
-func (a *abortLog) count(key string) int {
+func (a *tally) count(key string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.seen[key]
 }
 
 func newFarm(t testing.TB, change func(*Options, *placement.Options)) *farm {
-	f := &farm{t: t, versions: map[string]*tenants.Version{}, shards: map[uint32]*script{}, serve: make(chan error, 1)}
+	f := &farm{t: t, versions: map[string]*tenants.Version{}, shards: map[uint32]*script{}, serve: make(chan error, 1), let: make(chan struct{})}
 	f.obs = observe.New(observe.NewLogger(io.Discard, slog.LevelInfo), observe.Options{})
 	po := placement.Options{Spawn: f.spawn, Shard: limits.DefaultShard(), Profile: seccomp.JIT, Observer: f.obs}
 	so := Options{Lookup: f.lookup, Tenants: f.list, Observer: f.obs, Index: true}
@@ -100,8 +103,28 @@ func newFarm(t testing.TB, change func(*Options, *placement.Options)) *farm {
 	return f
 }
 
+// until waits for a state that has to come, on however busy a machine.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("in 30 s not: %s", what)
+		}
+	}
+}
+
+// reached waits until shards have got n requests of a path, since the beginning.
+func (f *farm) reached(path string, n int) {
+	f.t.Helper()
+	until(f.t, fmt.Sprintf("%d requests of %s are in a shard", n, path), func() bool { return f.opens.count(path) >= n })
+}
+
+// letGo ends what /held and /late wait for.
+func (f *farm) letGo() { f.letOnce.Do(func() { close(f.let) }) }
+
 func (f *farm) close() {
 	f.closed.Do(func() {
+		f.letGo()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		f.pool.Close()
@@ -152,12 +175,17 @@ func (f *farm) spawn(_ context.Context, _ seccomp.Profile, _ uint64, onViolation
 	pair := ipctest.NewPair(f.t)
 	s := &script{farm: f, id: id, pair: pair, streams: map[uint64]*scriptStream{}, exited: make(chan orders.Exit, 1)}
 	ipctest.StartShard(f.t, pair, &ipctest.Shard{Handle: s.handle})
-	conn, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{OnViolation: onViolation})
+	conn, err := gatewayside.Dial(pair.GatewayControl, pair.GatewayData, gatewayside.Options{OnViolation: onViolation,
+		PingTimeout: time.Minute}) // nobody can tell here whether the shard hangs or the machine is busy
 	if err != nil {
 		return placement.Process{}, nil, err
 	}
 	// Before the sockets close: a process that dies is reported dead.
-	f.t.Cleanup(func() { s.die(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1}) })
+	f.t.Cleanup(func() {
+		s.die(orders.Exit{Code: -1, Signal: syscall.SIGKILL, Syscall: -1})
+		f.letGo()
+		s.answers.Wait()
+	})
 	f.mu.Lock()
 	f.shards[id] = s
 	f.mu.Unlock()
@@ -176,15 +204,19 @@ func (f *farm) spawn(_ context.Context, _ seccomp.Profile, _ uint64, onViolation
 	}}, conn, nil
 }
 
-// script is a shard that answers by the path of the URL. It runs on the thread that reads.
+// script is a shard that answers by the path of the URL, mostly on the thread that reads.
 type script struct {
-	farm    *farm
-	id      uint32
-	pair    *ipctest.Pair
-	exited  chan orders.Exit
-	dead    sync.Once
-	box     *os.File
-	streams map[uint64]*scriptStream
+	farm   *farm
+	id     uint32
+	pair   *ipctest.Pair
+	exited chan orders.Exit
+	dead   sync.Once
+	box    *os.File
+
+	answers sync.WaitGroup // those of other threads
+
+	mu      sync.Mutex               // held by handle
+	streams map[uint64]*scriptStream // guarded by mu
 }
 
 type scriptStream struct {
@@ -219,6 +251,8 @@ func (s *script) die(e orders.Exit) {
 }
 
 func (s *script) handle(d *workerside.Data, fr gen.Frame) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	w := limits.DefaultWire()
 	id := fr.Stream()
 	switch fr.Which() {
@@ -235,6 +269,7 @@ func (s *script) handle(d *workerside.Data, fr gen.Frame) error {
 		}
 		st := &scriptStream{open: o, query: u.Query(), path: u.Path, window: w.Window, body: o.Body, received: len(o.Body), ended: o.BodyMode != gen.BodyMode_streamed}
 		s.streams[id] = st
+		s.farm.opens.add(st.path)
 		s.start(d, id, st)
 	case gen.Frame_Which_chunk:
 		st := s.streams[id]
@@ -270,7 +305,7 @@ func (s *script) handle(d *workerside.Data, fr gen.Frame) error {
 		}
 		if st := s.streams[id]; st != nil {
 			st.aborted = reason.String() + ": " + msg
-			s.farm.aborts.add(st.path, reason)
+			s.farm.aborts.add(st.path + " " + reason.String())
 			o := gen.Outcome_canceled
 			if reason == gen.Abort_Reason_refused || reason == gen.Abort_Reason_failed {
 				o = gen.Outcome_ok
@@ -298,6 +333,16 @@ func (s *script) whole(d *workerside.Data, id uint64, status int, headers string
 	d.Begin().Head(id, &ipc.Head{Status: uint16(status), Headers: []byte(headers), Body: []byte(body), BodyMode: mode})
 	d.End()
 	s.done(d, id, gen.Outcome_ok, "")
+}
+
+// answer is whole for another thread: not if the stream is over by now.
+func (s *script) answer(d *workerside.Data, id uint64, body string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.streams[id] != nil {
+		s.whole(d, id, 200, plain, body)
+		d.Flush()
+	}
 }
 
 const plain = "content-type\ntext/plain\n"
@@ -347,19 +392,22 @@ func (s *script) start(d *workerside.Data, id uint64, st *scriptStream) {
 	case "/late": // waitUntil goes on after the response
 		d.Begin().Head(id, &ipc.Head{Status: 200, Headers: []byte(plain), Body: []byte("early"), BodyMode: gen.BodyMode_whole})
 		d.End()
-		time.AfterFunc(time.Duration(number("ms"))*time.Millisecond, func() {
-			d.Begin().Done(id, &ipc.Done{Outcome: gen.Outcome_ok})
-			d.End()
-			d.Flush()
+		s.answers.Go(func() {
+			<-s.farm.let
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.streams[id] != nil {
+				s.done(d, id, gen.Outcome_ok, "")
+				d.Flush()
+			}
 		})
-	case "/slow":
-		time.AfterFunc(time.Duration(number("ms"))*time.Millisecond, func() {
-			b := d.Begin()
-			b.Head(id, &ipc.Head{Status: 200, Headers: []byte(plain), Body: []byte("slow"), BodyMode: gen.BodyMode_whole})
-			b.Done(id, &ipc.Done{Outcome: gen.Outcome_ok})
-			d.End()
-			d.Flush()
+	case "/held": // answers when the test lets it
+		s.answers.Go(func() {
+			<-s.farm.let
+			s.answer(d, id, "held")
 		})
+	case "/soon": // answers from another thread than the one that reads
+		s.answers.Go(func() { s.answer(d, id, "soon") })
 	case "/end":
 		s.done(d, id, gen.OutcomeFromString(st.query.Get("o")), st.query.Get("m"))
 	case "/early": // answers without reading the body
@@ -457,7 +505,7 @@ func (f *farm) try(method, target string, body io.Reader, change ...func(*http.R
 	for _, c := range change {
 		c(r)
 	}
-	c := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	c := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := c.Do(r)
 	if err != nil {
 		return nil, "", err
@@ -473,11 +521,10 @@ func host(name string) func(*http.Request) { return func(r *http.Request) { r.Ho
 func (f *farm) outcomes(tenant string, want map[string]uint64) {
 	f.t.Helper()
 	var got map[string]uint64
-	for range 200 {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if _, got = f.obs.Metrics.Requests(tenant); fmt.Sprint(got) == fmt.Sprint(want) {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	f.t.Errorf("outcomes of %s = %v, want %v", tenant, got, want)
 }

@@ -37,12 +37,7 @@ func TestBrokenResponsesAreVisible(t *testing.T) {
 func (f *farm) incidents(n int, check func(observe.Incident) error) {
 	f.t.Helper()
 	var list []observe.Incident
-	for range 300 {
-		if list = f.obs.Incidents.List(); len(list) >= n {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	until(f.t, fmt.Sprintf("%d incidents", n), func() bool { list = f.obs.Incidents.List(); return len(list) >= n })
 	if len(list) != n {
 		f.t.Fatalf("%d incidents, want %d: %+v", len(list), n, list)
 	}
@@ -77,13 +72,7 @@ func TestNoShardIsAClearAnswer(t *testing.T) {
 	resp, body := f.request("GET", "/info", nil)
 	ours(t, resp, body, 500, "internalError", "a")
 	f.spawnErr.Store(nil)
-	for range 100 {
-		if resp, _ = f.request("GET", "/info", nil); resp.StatusCode == 200 {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Errorf("no recovery: %d", resp.StatusCode)
+	until(t, "recovery", func() bool { resp, _ = f.request("GET", "/info", nil); return resp.StatusCode == 200 })
 }
 
 func TestConcurrencyCaps(t *testing.T) {
@@ -91,7 +80,7 @@ func TestConcurrencyCaps(t *testing.T) {
 	f.add("a", func(v *tenants.Version) { v.Limits.Concurrent = 2 })
 	var wg sync.WaitGroup
 	for range 2 {
-		wg.Go(func() { f.request("GET", "/slow?ms=600", nil) })
+		wg.Go(func() { f.request("GET", "/held", nil) })
 	}
 	f.running(2)
 	resp, body := f.request("GET", "/info", nil)
@@ -102,10 +91,11 @@ func TestConcurrencyCaps(t *testing.T) {
 	if resp, _ := f.request("GET", "/info", nil, host("b.localhost")); resp.StatusCode != 200 {
 		t.Errorf("b: %d", resp.StatusCode)
 	}
-	wg.Go(func() { f.request("GET", "/slow?ms=300", nil, host("b.localhost")) })
+	wg.Go(func() { f.request("GET", "/held", nil, host("b.localhost")) })
 	f.running(3)
 	resp, body = f.request("GET", "/info", nil, host("b.localhost"))
 	ours(t, resp, body, 429, "loadShed", "b")
+	f.letGo()
 	wg.Wait()
 	f.running(0)
 	if resp, _ := f.request("GET", "/info", nil); resp.StatusCode != 200 {
@@ -115,29 +105,20 @@ func TestConcurrencyCaps(t *testing.T) {
 
 func (f *farm) running(n int64) {
 	f.t.Helper()
-	for range 500 {
-		if f.server.Running() == n {
-			return
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	f.t.Fatalf("%d running, want %d", f.server.Running(), n)
+	until(f.t, fmt.Sprintf("%d requests run", n), func() bool { return f.server.Running() == n })
 }
 
 // waitUntil holds the slot and the lease, not the client.
 func TestWaitUntilOutlivesTheResponse(t *testing.T) {
 	f := newFarm(t, nil)
-	began := time.Now()
-	if _, body := f.request("GET", "/late?ms=400", nil); body != "early" {
+	if _, body := f.request("GET", "/late", nil); body != "early" { // which comes before letGo
 		t.Errorf("body %q", body)
-	}
-	if d := time.Since(began); d > 300*time.Millisecond {
-		t.Errorf("the client waited %v", d)
 	}
 	f.running(1)
 	if _, busy := f.pool.Evict("a"); busy != 1 {
 		t.Error("a tenant with waitUntil running was evicted")
 	}
+	f.letGo()
 	f.running(0)
 	f.outcomes("a", map[string]uint64{"ok": 1})
 }
@@ -146,7 +127,7 @@ func TestNewVersionServesBesideTheOld(t *testing.T) {
 	f := newFarm(t, nil)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if resp, body := f.request("GET", "/slow?ms=300", nil); resp.StatusCode != 200 || body != "slow" {
+		if resp, body := f.request("GET", "/held", nil); resp.StatusCode != 200 || body != "held" {
 			t.Errorf("the old version's request: %d %q", resp.StatusCode, body)
 		}
 	})
@@ -158,14 +139,12 @@ func TestNewVersionServesBesideTheOld(t *testing.T) {
 	if n := len(f.pool.Tenants()["a"]); n != 2 {
 		t.Errorf("%d versions side by side, want 2", n)
 	}
+	f.letGo()
 	wg.Wait()
-	for range 200 {
-		if ws := f.pool.Tenants()["a"]; len(ws) == 1 && ws[0].Version.Hash == "new" {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Errorf("the old version was not evicted: %+v", f.pool.Tenants()["a"])
+	until(t, "the old version is evicted", func() bool {
+		ws := f.pool.Tenants()["a"]
+		return len(ws) == 1 && ws[0].Version.Hash == "new"
+	})
 }
 
 func TestDrain(t *testing.T) {
@@ -180,15 +159,15 @@ func TestDrain(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if resp, body := f.request("GET", "/slow?ms=500", nil); resp.StatusCode != 200 || body != "slow" {
+		if resp, body := f.request("GET", "/held", nil); resp.StatusCode != 200 || body != "held" {
 			t.Errorf("in flight: %d %q", resp.StatusCode, body)
 		}
 	})
-	wg.Go(func() { f.request("GET", "/late?ms=500", nil) })
+	wg.Go(func() { f.request("GET", "/late", nil) })
 	f.running(2)
 	drained := make(chan error, 1)
 	go func() { drained <- f.server.Drain(context.Background()) }()
-	time.Sleep(50 * time.Millisecond)
+	until(t, "it drains", f.server.draining.Load)
 	resp, body := f.request("GET", "/info", nil)
 	ours(t, resp, body, 429, "loadShed", "")
 	if resp.Header.Get("Retry-After") == "" || !resp.Close {
@@ -204,6 +183,7 @@ func TestDrain(t *testing.T) {
 		t.Error("drained before its requests had ended")
 	default:
 	}
+	f.letGo()
 	wg.Wait()
 	if err := <-drained; err != nil {
 		t.Error(err)

@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"bulkhead/policy/limits"
 	"bulkhead/supervisor/observe"
@@ -109,11 +108,9 @@ func TestConcurrencyLimitSaysLimitAndUse(t *testing.T) {
 	f.add("a", func(v *tenants.Version) { v.Limits.Concurrent = 2 })
 	done := make(chan struct{})
 	for range 2 {
-		go func() { f.try("GET", "/slow?ms=600", nil); done <- struct{}{} }()
+		go func() { f.try("GET", "/held", nil); done <- struct{}{} }()
 	}
-	for f.obs.Metrics.Tenant("a").Running.Load() < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	f.running(2)
 	resp, body := f.request("GET", "/info", nil)
 	if said := ours(t, resp, body, 429, "loadShed", "a").Message; said != "the number of this worker's requests in flight is over the limit (concurrent): 3, allowed are 2" {
 		t.Error(said)
@@ -121,6 +118,7 @@ func TestConcurrencyLimitSaysLimitAndUse(t *testing.T) {
 	if resp.Header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
+	f.letGo()
 	<-done
 	<-done
 	if lines := f.obs.Logs.Read("a", 0); len(lines) != 1 || !strings.Contains(lines[0].Text, "(concurrent): 3, allowed are 2") {

@@ -472,7 +472,7 @@ func (c *call) refuse(status int, o gen.Outcome, tenant, message string, retryAf
 // without a deadline.
 func (c *call) hasten() {
 	if c.r.ContentLength != 0 && c.pump == nil {
-		c.g.hasten(time.Now().Add(unreadBody))
+		c.g.hasten(time.Now().Add(c.s.opt.unreadBody))
 		if c.r.Close {
 			// net/http then closes at once, and what is unread would turn that into a reset that
 			// overtakes the answer.
@@ -480,9 +480,6 @@ func (c *call) hasten() {
 		}
 	}
 }
-
-// unreadBody is how long the rest of a refused request's body may take.
-const unreadBody = time.Second
 
 // answer gives the tenant's client an answer of ours.
 func (c *call) answer(o gen.Outcome, message string, retryAfter time.Duration) {

@@ -46,6 +46,8 @@ type Options struct {
 	HeadTime   time.Duration // to read a request's head; 10 s
 	IdleTime   time.Duration // an idle connection is kept; 120 s
 	Grace      time.Duration // beyond a tenant's wall limit before its client is cut off; 5 s
+
+	unreadBody time.Duration // the rest of a refused request's body may take; 1 s
 }
 
 func (o Options) withDefaults() Options {
@@ -77,6 +79,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Grace <= 0 {
 		o.Grace = 5 * time.Second
+	}
+	if o.unreadBody <= 0 {
+		o.unreadBody = time.Second
 	}
 	return o
 }

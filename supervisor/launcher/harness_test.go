@@ -194,7 +194,7 @@ type conn struct {
 func (r *running) dial() *conn {
 	r.t.Helper()
 	var last error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		c, err := net.Dial("unix", r.sock)
 		if err == nil {
 			r.t.Cleanup(func() { c.Close() })
@@ -252,12 +252,12 @@ func alive(pid int) bool {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Fatalf("in 10 s not: %s", what)
+	t.Fatalf("in 30 s not: %s", what)
 }
 
 // descendants of a process, by the kernel's own list.

@@ -64,7 +64,7 @@ func TestTheParentDeathSignalDoesNotDependOnTheChild(t *testing.T) {
 func TestAGatewayThatSkipsAStepIsRefused(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		r := start(t, m, built.child, "--gateway", sabotaged(t, "seccomp"))
-		if err := r.wait(20 * time.Second); err == nil || !strings.Contains(r.text(), "check seccomp") {
+		if err := r.wait(30 * time.Second); err == nil || !strings.Contains(r.text(), "check seccomp") {
 			t.Errorf("the launcher ended with %v", err)
 		}
 	})
