@@ -78,6 +78,7 @@ func instruments() []instrument {
 		{"sockets", "5,000 WebSockets over 100 tenants while others crash, are deployed and move", found((*bench).sockets)},
 		{"calls", "calls that start their callee: never one process for caller and callee", found((*bench).callsOf)},
 		{"corpus", "35 honest workloads: which of them suspicion isolates, and why", found((*bench).corpusOf)},
+		{"spies", "attackers that measure: how long until they are alone in their process", found((*bench).spiesOf)},
 		{"download", "1 GiB piped through a tenant to a slow client: memory stays flat", found((*bench).download)},
 	}
 }
