@@ -54,7 +54,7 @@ type honestRun struct {
 const mostIsolated = 0.01
 
 // measurable is the policy beside the preset that corpus and spies need.
-const measurable = "egress: {allow: [\"127.0.0.1\"]}\ntenants:\n  image: {profile: jit+wasm, limits: {wasm: true}}\n  spy-wasm: {profile: jit+wasm, limits: {wasm: true}}\n"
+const measurable = "egress: {allow: [\"127.0.0.1\"]}\ntenants:\n  image: {profile: jit+wasm, limits: {wasm: true}}\n  \"wasm-*\": {profile: jit+wasm, limits: {wasm: true}}\n"
 
 const measurableIs = "egress to 127.0.0.1, Wasm for the ones that use it"
 

@@ -36,8 +36,9 @@ type spying struct {
 	Late      float64  `json:"lateMs"`      // from 100 ms of CPU by one of them to its being alone, the worst; 0: before that
 	Broken    int64    `json:"broken"`      // sockets and requests of the attacker that failed while it was being isolated
 	Ends      []string `json:"ends"`
-	Lost      int64    `json:"lost"` // requests of neighbours
-	Why       string   `json:"why"`  // the last event that isolated one
+	Lost      int64    `json:"lost"`    // requests of neighbours
+	Why       string   `json:"why"`     // the last event that isolated one
+	Company   bool     `json:"company"` // each had neighbours at first
 
 	up string
 	t  *target
@@ -55,7 +56,8 @@ const (
 type spy struct {
 	name, what string
 	later      bool
-	tenants    []string          // folders, spy.js each; empty for "spy"
+	tenants    []string          // folders, spy.js or later.js each; empty for "spy"
+	neighbours string            // before their names
 	manifests  map[string]string // by folder
 	watched    []string          // who has to be alone; empty for tenants
 	drive      func(ctx context.Context, s *spying)
@@ -95,16 +97,20 @@ func (b *bench) spyOn(a spy, up string) (*spying, error) {
 	}
 	var neighbours []string
 	for i := range spyNeighbours {
-		neighbours = append(neighbours, fmt.Sprintf("honest-%d", i))
+		neighbours = append(neighbours, fmt.Sprintf("%shonest-%d", a.neighbours, i))
+	}
+	source := "spies/spy.js"
+	if a.later {
+		source = "spies/later.js"
 	}
 	t, err := b.startHost(hostOptions{scratch: b.scratch, policy: measurable, beside: measurableIs, tenants: func(dir string) error {
 		for _, id := range a.tenants {
-			if err := b.workload(dir, id, "spies/spy.js", a.manifests[id]); err != nil {
+			if err := b.workload(dir, id, source, a.manifests[id]); err != nil {
 				return err
 			}
 		}
 		for _, id := range neighbours {
-			if err := b.workload(dir, id, "honest/json.js", a.manifests["honest"]); err != nil {
+			if err := b.workload(dir, id, "honest/json.js", a.manifests["neighbours"]); err != nil {
 				return err
 			}
 		}
@@ -154,6 +160,7 @@ func (s *spying) follow(ctx context.Context, most time.Duration) {
 	begin := time.Now()
 	reached, alone := map[string]time.Time{}, map[string]time.Time{}
 	base := map[string]float64{}
+	s.Company = true
 	for first := true; ctx.Err() == nil; first = false {
 		var top []usageRow
 		list, err := s.t.shards()
@@ -187,6 +194,7 @@ func (s *spying) follow(ctx context.Context, most time.Duration) {
 					apart = false
 				}
 			}
+			s.Company = s.Company && !(first && apart)
 			if apart && alone[id].IsZero() {
 				alone[id] = now
 			} else if !apart {
@@ -340,6 +348,8 @@ func spyRows() []spy {
 func (r *spies) broken() (out []string) {
 	for _, s := range r.Rows {
 		switch {
+		case !s.Company:
+			out = append(out, s.Name+" had no neighbours to begin with: run it again")
 		case !s.Alone:
 			out = append(out, fmt.Sprintf("%s was never alone, with %.0f ms of CPU", s.Name, s.CPUMs))
 		case s.Late > ms(spyBar):
