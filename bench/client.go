@@ -43,6 +43,7 @@ type request struct {
 	method, host, path string
 	body               []byte
 	ctx                context.Context // its end is the client's leave; nil for none
+	discard            bool            // the body is read, and dropped
 }
 
 // reply is what became of one request.
@@ -118,7 +119,11 @@ func (c *client) do(r request) (a reply) {
 	}
 	a.head, a.status = true, resp.StatusCode
 	a.outcome, a.id = resp.Header.Get("bulkhead-outcome"), resp.Header.Get("bulkhead-request-id")
-	a.body, a.err = io.ReadAll(resp.Body)
+	if r.discard {
+		_, a.err = io.Copy(io.Discard, resp.Body)
+	} else {
+		a.body, a.err = io.ReadAll(resp.Body)
+	}
 	if a.err != nil || resp.Close || r.ctx != nil {
 		conn.Close()
 		return a

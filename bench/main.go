@@ -48,6 +48,7 @@ type bench struct {
 	budget      uint64 // bytes
 	cycles      int
 	calls       int
+	seeds       int
 	scratch     string
 	maxShards   int
 }
@@ -77,6 +78,8 @@ func instruments() []instrument {
 		{"cycles", "memory of a shard whose tenants come and go", found((*bench).cyclesOf)},
 		{"sockets", "5,000 WebSockets over 100 tenants while others crash, are deployed and move", found((*bench).sockets)},
 		{"calls", "calls that start their callee: never one process for caller and callee", found((*bench).callsOf)},
+		{"corpus", "35 honest workloads: which of them suspicion isolates, and why", found((*bench).corpusOf)},
+		{"spies", "attackers that measure: how long until they are alone in their process", found((*bench).spiesOf)},
 		{"download", "1 GiB piped through a tenant to a slow client: memory stays flat", found((*bench).download)},
 	}
 }
@@ -101,8 +104,8 @@ func main() {
 	flag.IntVar(&b.maxShards, "max-shards", 0, "`N` worker processes at most; 0: the host's own ceiling")
 	flag.IntVar(&b.rounds, "rounds", 5, "speed: rounds; each runs every target at every number of connections")
 	flag.DurationVar(&b.sample, "sample", 4*time.Second, "speed: length of one measurement")
-	flag.DurationVar(&b.duration, "duration", time.Minute, "sockets: how long they echo; attack: length of each attack; the calm before and after are a quarter of it, at most 15 s each")
-	flag.StringVar(&rows, "rows", "", "attack: run these `ROWS` only, with commas between; -only attack -rows list lists them")
+	flag.DurationVar(&b.duration, "duration", time.Minute, "sockets: how long they echo; corpus: length of each run; spies: how long each may take to be alone; attack: length of each attack; the calm before and after are a quarter of it, at most 15 s each")
+	flag.StringVar(&rows, "rows", "", "attack, corpus, spies: run these `ROWS` only, with commas between; -only attack -rows list lists them")
 	flag.Float64Var(&b.rate, "rate", 4, "attack: requests a second of each of the 63 victims")
 	flag.IntVar(&b.kills, "kills", 1000, "overshoot: kills over the three shapes of the bar; each other shape gets a tenth")
 	flag.IntVar(&b.coldTenants, "cold-tenants", 200, "cold: tenants of each size, at most 250")
@@ -113,6 +116,7 @@ func main() {
 	flag.Uint64Var(&b.budget, "budget", 2<<30, "registered: `BYTES` that all shards together may hold (serve --memory); less than the machine has, so that evictions come soon")
 	flag.IntVar(&b.cycles, "cycles", 10_000, "cycles: loads and evictions")
 	flag.IntVar(&b.calls, "calls", 10_000, "calls: how many")
+	flag.IntVar(&b.seeds, "seeds", 10, "corpus: runs of each workload, one after the other, all workloads at once")
 	flag.StringVar(&b.scratch, "scratch", "", "`DIR` for the folders of many tenants; default: /dev/shm, or the temporary directory")
 	flag.Usage = usage
 	flag.Parse()

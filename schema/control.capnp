@@ -190,4 +190,6 @@ struct TenantStats {
   # CPU since load while an invocation of the tenant was a clock: it had dealings with the outside often.
   requestMicros @6 :UInt64;
   # CPU since load otherwise, without the host's own work.
+  lockstepMicros @7 :UInt64;
+  # Of requestMicros, that of requests which each began when the one before had just ended, many in a row.
 }

@@ -127,9 +127,11 @@ type TenantStats struct {
 	CPUMicros     uint64
 	InFlight      uint32
 
-	// CPU that somebody outside could time closely, and CPU of requests; see the schema.
+	// CPU that somebody outside could time closely, CPU of requests, and of it that of requests in lockstep; see
+	// the schema.
 	BracketedMicros uint64
 	RequestMicros   uint64
+	LockstepMicros  uint64
 }
 
 // dialControl starts RPC on the control socket.
@@ -503,7 +505,7 @@ func readStats(res gen.Shard_stats_Results) (Stats, error) {
 		t := list.At(i)
 		out.Tenants = append(out.Tenants, TenantStats{Tenant: t.Tenant(), HeapBytes: t.HeapBytes(),
 			ExternalBytes: t.ExternalBytes(), CPUMicros: t.CpuMicros(), InFlight: t.InFlight(),
-			BracketedMicros: t.BracketedMicros(), RequestMicros: t.RequestMicros()})
+			BracketedMicros: t.BracketedMicros(), RequestMicros: t.RequestMicros(), LockstepMicros: t.LockstepMicros()})
 	}
 	return out, nil
 }

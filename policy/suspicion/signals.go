@@ -13,6 +13,9 @@ const (
 	Bracketed Signal = iota
 	// Remote is CPU of whole requests: a client can time those too, with more noise.
 	Remote
+	// Lockstep is CPU of requests each of which began when the one before had just ended, dozens in a row:
+	// somebody waits for every answer. Load tests and scripts do so as well, but visitors do not.
+	Lockstep
 	CPU        // processor time of any kind
 	Kills      // invocations ended for exceeding a limit
 	Aborts     // processes it is held to have ended
@@ -21,6 +24,7 @@ const (
 	Buffers    // large ArrayBuffers: the eviction sets of cache attacks
 	Starts     // other tenants that its calls started
 	Violations // breaches of the protocol, forbidden system calls
+	Traits     // what its code names that timing attacks are made of
 	numSignals
 )
 
@@ -46,20 +50,22 @@ type Kind struct {
 //
 // The scale: 100 points isolate, so one millisecond of bracketed CPU is one point, and a hundred of
 // them, in whatever portions and beside whatever else, are enough. All that honest tenants do in
-// plenty (the rows with a bound below 100, Starts excepted) comes to less than 100 together. Nothing but
+// plenty (the rows with a bound below 100) comes to less than 100 together. Nothing but
 // violations comes to 1000: who talks much, or crashes often, is served alone and not refused.
 func Kinds() [NumSignals]Kind {
 	return [NumSignals]Kind{
 		Bracketed:  {Name: "bracketedCpu", Unit: "ms", Weight: 1, Most: 500, Keeps: true, Why: "code ran between two events that can be timed from outside"},
 		Remote:     {Name: "remoteCpu", Unit: "ms", Weight: 0.001, Most: 15, Why: "code ran between a request and its answer"},
+		Lockstep:   {Name: "lockstepCpu", Unit: "ms", Weight: 0.2, Most: 110, Why: "code ran for requests that each came right after the last answer"},
 		CPU:        {Name: "cpu", Unit: "s", Weight: 0.2, Most: 10, Why: "processor time"},
 		Kills:      {Name: "kills", Weight: 0.5, Most: 15, Why: "invocations exceeded a limit"},
 		Aborts:     {Name: "aborts", Weight: 60, Most: 300, Why: "a process ended that it ran in"},
 		Churn:      {Name: "churn", Weight: 1, Most: 10, Why: "its isolate is started again and again"},
 		Wasm:       {Name: "wasm", Weight: 5, Most: 5, Level: true, Why: "it may run WebAssembly"},
 		Buffers:    {Name: "buffers", Unit: "MiB", Weight: 0.2, Most: 5, Level: true, Why: "it holds large buffers"},
-		Starts:     {Name: "starts", Weight: 20, Most: 60, Why: "its calls started other tenants"},
+		Starts:     {Name: "starts", Weight: 5, Most: 20, Why: "its calls started other tenants"},
 		Violations: {Name: "violations", Weight: 100, Why: "its process broke the protocol or tried a forbidden system call"},
+		Traits:     {Name: "traits", Weight: 1, Most: 5, Level: true, Why: "its code names what timing attacks are made of"},
 	}
 }
 

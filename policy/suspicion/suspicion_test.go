@@ -56,8 +56,10 @@ func TestVerdicts(t *testing.T) {
 		{"two deaths", []act{{time.Minute, 2, of(Aborts, 1), true}}, Isolate, "aborts"},
 		{"a forbidden call", []act{{time.Second, 1, of(Violations, 1), false}}, Isolate, "violations"},
 		{"ten of them", []act{{time.Second, 11, of(Violations, 1), false}}, Stop, "violations"},
-		{"starts others", []act{{time.Second, 3, of(Starts, 1), false}}, Watch, "starts"},
-		{"starts others and measures", []act{{time.Second, 3, of(Starts, 1), false}, {time.Second, 50, of(Bracketed, 1), false}}, Isolate, "starts"},
+		{"starts others", []act{{time.Second, 30, of(Starts, 1), false}}, None, "starts"},
+		{"starts others and measures", []act{{time.Second, 4, of(Starts, 1), false}, {time.Second, 90, of(Bracketed, 1), false}}, Isolate, "bracketedCpu"},
+		{"asks in lockstep", []act{{time.Second, 12, of(Lockstep, 100), false}}, Isolate, "lockstepCpu"},
+		{"a script now and then", []act{{time.Minute, 60, of(Lockstep, 10), false}}, None, "lockstepCpu"},
 		{"nonsense from a shard", []act{{time.Second, 1, of(Bracketed, math.NaN()), false}, {time.Second, 1, of(Kills, math.Inf(1)), false}, {time.Second, 1, of(Aborts, -5), false}}, None, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -190,9 +192,9 @@ func TestTableIsWhole(t *testing.T) {
 		names[k.Name] = true
 	}
 	sum, all := 0.0, 0.0
-	for s, k := range Kinds() {
+	for _, k := range Kinds() {
 		all += k.Most
-		if k.Most < float64(Default().Isolate) && Signal(s) != Starts {
+		if k.Most < float64(Default().Isolate) {
 			sum += k.Most
 		}
 	}

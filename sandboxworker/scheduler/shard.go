@@ -295,6 +295,7 @@ func (h Shard) Stats(_ context.Context, call gen.Shard_stats) error {
 		e.SetExternalBytes(t.external.Load())
 		e.SetBracketedMicros(uint64(t.bracketed.Load() / 1000))
 		e.SetRequestMicros(uint64(t.requestCPU.Load() / 1000))
+		e.SetLockstepMicros(uint64(t.lockstep.Load() / 1000))
 	}
 	return nil
 }

@@ -117,6 +117,81 @@ func TestBracketedCPUIsSeen(t *testing.T) {
 	})
 }
 
+// Requests that wait for each other's answers are seen to; those of several visitors at once are not.
+func TestLockstepIsSeen(t *testing.T) {
+	h := startShard(t, Options{})
+	n := h.load(spins+`export default { fetch: () => new Response(String(spin(2))) };`, roomy)
+	lockstep := func() time.Duration {
+		st, err := h.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range st.Tenants {
+			if s.Tenant == n {
+				return time.Duration(s.LockstepMicros) * time.Microsecond
+			}
+		}
+		t.Fatal("no stats")
+		return 0
+	}
+	for range 40 { // visitors: two requests at a time
+		a, b := h.open(n, "/"), h.open(n, "/")
+		h.finish(a)
+		h.finish(b)
+		time.Sleep(2 * lockstepGap)
+	}
+	if got := lockstep(); got != 0 {
+		t.Errorf("%v of visitors' CPU is taken for lockstep", got)
+	}
+	// A machine so busy that a round takes longer than the gap breaks rows: then the next ones tell.
+	for end := time.Now().Add(30 * time.Second); lockstep() < 20*time.Millisecond; {
+		if time.Now().After(end) {
+			t.Fatalf("%v after 30 s of one request after the other", lockstep())
+		}
+		for range 50 {
+			h.get(n, "/")
+		}
+	}
+}
+
+// Bytes that a turn moves excuse what moving them takes, other bytes and other turns nothing.
+func TestCredit(t *testing.T) {
+	const ms, mib = time.Millisecond, 1 << 20
+	for _, c := range []struct {
+		name  string
+		turns []turnOf
+		want  time.Duration
+	}{
+		{"nothing", nil, 0},
+		{"the host's own work", []turnOf{{turnCost, 0}, {turnCost / 2, 0}}, 0},
+		{"code", []turnOf{{turnCost + 2*ms, 0}}, 2 * ms},
+		{"a short one counts in part", []turnOf{{turnCost + turnShort/2, 0}}, turnShort / 4},
+		{"idle turns earn nothing", []turnOf{{0, 0}, {0, 0}, {turnCost + 2*ms, 0}}, 2 * ms},
+		{"moving bytes", []turnOf{{turnCost + 2*ms, mib / 2}}, 0},
+		{"beyond moving bytes", []turnOf{{turnCost + 5*ms, mib / 2}}, 3 * ms},
+		{"bytes moved before excuse a little", []turnOf{{turnCost, 64 * mib}, {turnCost + 5*ms, 0}}, 5*ms - mostCredit},
+		{"once", []turnOf{{turnCost, 64 * mib}, {turnCost + mostCredit, 0}, {turnCost + 2*ms, 0}}, 2 * ms},
+		{"a message begins, and counts anew", []turnOf{{turnCost + 2*ms, -mib}}, 2 * ms},
+	} {
+		inv, got := &invocation{}, time.Duration(0)
+		for _, x := range c.turns {
+			got += inv.beyond(x.cpu, x.bytes)
+		}
+		if got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+	var none *invocation
+	if got := none.beyond(turnCost+2*ms, 1<<30); got != 2*ms {
+		t.Errorf("a turn of nobody's: %v", got)
+	}
+}
+
+type turnOf = struct {
+	cpu   time.Duration
+	bytes int
+}
+
 // What honest workers do in plenty is none of it.
 func TestHonestCPUIsNotBracketed(t *testing.T) {
 	const worker = spins + `export default { async fetch(r) {

@@ -3,6 +3,7 @@ package placement
 import (
 	"time"
 
+	"bulkhead/policy/suspicion"
 	"bulkhead/supervisor/tenants"
 )
 
@@ -46,6 +47,9 @@ func (p *Pool) Apart(callers []string, callee string) {
 		of[callee] = now
 		if known {
 			continue
+		}
+		if len(p.tenantLocked(callee)) == 0 {
+			p.Observed(caller, suspicion.Starts, 1)
 		}
 		if len(of) > maxApart {
 			oldest := callee

@@ -108,6 +108,9 @@ func (p *Pool) tryLoad(pl *place) error {
 	if err != nil {
 		return fmt.Errorf("load %s: %w", pl.v.Tenant, err)
 	}
+	var traits suspicion.Signals
+	traits[suspicion.Traits] = suspicion.TraitsOf(code)
+	p.suspects.add(pl.v.Tenant, traits)
 	var claim *LoadError // of a shard that others have been in
 	alone, deadly, silent := false, 0, 0
 	for range maxLoads {

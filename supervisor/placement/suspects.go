@@ -24,7 +24,7 @@ type suspects struct {
 }
 
 // counters are what a shard has said of one of its tenants, since it was loaded.
-type counters struct{ cpu, bracketed, request uint64 } // µs
+type counters struct{ cpu, bracketed, request, lockstep uint64 } // µs
 
 // Observed notes something that was seen of a tenant elsewhere. It is weighed at the next look.
 func (p *Pool) Observed(tenant string, s suspicion.Signal, amount float64) {
@@ -245,7 +245,7 @@ func (p *Pool) tellLocked(s *shard, st gatewayside.Stats) {
 		if pl == nil || !pl.loaded() {
 			continue
 		}
-		now, last := counters{t.CPUMicros, t.BracketedMicros, t.RequestMicros}, s.told[t.Tenant]
+		now, last := counters{t.CPUMicros, t.BracketedMicros, t.RequestMicros, t.LockstepMicros}, s.told[t.Tenant]
 		s.told[t.Tenant] = now
 		ms := func(now, last uint64) float64 {
 			if now <= last {
@@ -257,6 +257,7 @@ func (p *Pool) tellLocked(s *shard, st gatewayside.Stats) {
 		o[suspicion.CPU] = ms(now.cpu, last.cpu) / 1000
 		o[suspicion.Bracketed] = ms(now.bracketed, last.bracketed)
 		o[suspicion.Remote] = ms(now.request, last.request)
+		o[suspicion.Lockstep] = ms(now.lockstep, last.lockstep)
 		o[suspicion.Buffers] = float64(min(t.ExternalBytes, pl.v.Limits.Memory)) / (1 << 20)
 		if pl.v.Limits.Wasm {
 			o[suspicion.Wasm] = 1

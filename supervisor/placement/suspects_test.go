@@ -35,7 +35,7 @@ func (u *usage) stats(s *fakeShard) (st gatewayside.Stats) {
 	defer u.mu.Unlock()
 	for h, id := range ids {
 		c := u.spent[id]
-		st.Tenants = append(st.Tenants, gatewayside.TenantStats{Tenant: h, CPUMicros: c.cpu, BracketedMicros: c.bracketed, RequestMicros: c.request})
+		st.Tenants = append(st.Tenants, gatewayside.TenantStats{Tenant: h, CPUMicros: c.cpu, BracketedMicros: c.bracketed, RequestMicros: c.request, LockstepMicros: c.lockstep})
 	}
 	st.Tenants = append(st.Tenants, u.lies...)
 	return st
@@ -165,6 +165,37 @@ func TestCalmTenantsAreReleased(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if got := pool.Standing("spy"); got != "" {
 			t.Errorf("suspicion is off: %q", got)
+		}
+		l.Release()
+	})
+}
+
+// Who waits for each answer before the next request is seen, and so is who starts others; what its code
+// names weighs little.
+func TestLockstepStartsAndTraitsAreWeighed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, _, u := watched(t, "placement: {spread: 1}\nidleEvict: 24h")
+		pol := pool.pol.Load()
+		v := of(pol, "asker")
+		v.Bundle = []byte("WebAssembly performance.now")
+		l := take(t, pool, v)
+		pool.Apart([]string{"asker"}, "callee")
+		pool.Apart([]string{"asker"}, "callee")
+		take(t, pool, of(pol, "callee")).Release()
+		time.Sleep(time.Second)
+		got := map[string]float64{}
+		for _, p := range pool.Suspicion("asker").Parts {
+			got[p.Signal] = p.Amount
+		}
+		if got["starts"] < 0.9 || got["starts"] > 1 || got["traits"] < 1.9 {
+			t.Errorf("seen: %v", got)
+		}
+		u.mu.Lock()
+		u.spent["asker"] = counters{cpu: 2_000_000, request: 2_000_000, lockstep: 1_200_000}
+		u.mu.Unlock()
+		time.Sleep(time.Second)
+		if st := pool.Standing("asker"); !strings.Contains(st, "lockstepCpu (1200 ms") {
+			t.Errorf("%q: %s", st, pool.Suspicion("asker"))
 		}
 		l.Release()
 	})
