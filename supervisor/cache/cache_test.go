@@ -417,7 +417,9 @@ func FuzzOperations(f *testing.F) {
 	f.Add("DELETE", page, flat("cache: n"), []byte{})
 	f.Add("PUT", page, flat("cache: %00 599 0 ", "expires: Thu, 01 Jan 2099 00:00:00 GMT", "date: x", "age: 1"), []byte("x"))
 	f.Add("PUT", page, flat("cache:  404 9 ", "cache-control: =\"\\", "set-cookie: a", "content-length: 1"), []byte("x"))
-	p := newWorld(f, func(p *policy.Policy) { p.Tenant.CacheEntries, p.Tenant.CacheEntry, p.Tenant.CacheBytes = 8, 32<<10, 64<<10 })
+	p := newWorld(f, func(p *policy.Policy) {
+		p.Tenant.CacheEntries, p.Tenant.CacheEntry, p.Tenant.CacheBytes = 8, 32<<10, 64<<10
+	})
 	f.Cleanup(p.Close)
 	f.Fuzz(func(t *testing.T, method, url string, headers, body []byte) {
 		wire := &p.opt.Wire

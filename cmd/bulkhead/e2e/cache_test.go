@@ -98,8 +98,8 @@ func TestCacheAPI(t *testing.T) {
 				t.Helper()
 				if a := h.Get(tenant, path); a.Status != 200 || a.Body != want {
 					var log string
-				_ = h.AdminGet("/v1/logs/"+tenant, &log)
-				t.Errorf("%s%s: %d %.300s\nwant %.300s\n%s", tenant, path, a.Status, a.Body, want, log)
+					_ = h.AdminGet("/v1/logs/"+tenant, &log)
+					t.Errorf("%s%s: %d %.300s\nwant %.300s\n%s", tenant, path, a.Status, a.Body, want, log)
 				}
 			}
 			is("one", "/get", "none")
