@@ -7,6 +7,10 @@ import (
 	"bulkhead/schema/gen"
 )
 
+// CacheBinding is the number of a binding that every tenant has: its own caches (see schema/frame.capnp,
+// Fetch.binding). Real ones are fewer.
+const CacheBinding = 65535
+
 // FetchBit marks the stream ids that a shard chooses: those of subrequests.
 const FetchBit uint64 = 1 << 63
 
@@ -61,6 +65,8 @@ func (r *Fetch) Check(w *limits.Wire) error {
 		return Violation(KindState, 0, "a body of a %s request", r.Method)
 	case r.Upgrade && (r.Method != "GET" || r.Binding != 0):
 		return Violation(KindState, 0, "a WebSocket by %s, or of a binding", r.Method)
+	case r.Binding == CacheBinding && (r.Call != "" || r.Method != "GET" && r.Method != "PUT" && r.Method != "DELETE"):
+		return Violation(KindState, 0, "an operation that caches do not have")
 	case r.Call != "" && r.Binding == 0:
 		return Violation(KindState, 0, "a call of no binding")
 	case r.Call != "" && (r.Method != "POST" || r.BodyMode == gen.BodyMode_none):

@@ -63,6 +63,7 @@ type Policy struct {
 
 	Calls     []CallRule // who may bind to whom, beside what tenants' own folders say
 	Tails     []CallRule // whose log and outcome events (From) go to whom (To)
+	Cache     uint64     // responses kept for all tenants' Cache APIs together, in the gateway's memory, bytes
 	CallDepth int        // invocations that one request may lead to in a row, its own included
 
 	source *source   // where values came from; nil for a preset and for a policy from elsewhere
@@ -107,6 +108,7 @@ func Preset(name string) (*Policy, error) {
 		Class:     DefaultName,
 		Cordon:    DefaultName,
 		CallDepth: 8,
+		Cache:     256 << 20,
 	}
 	switch name {
 	case "standard":

@@ -166,6 +166,7 @@ func TestEveryLimitIsPolicy(t *testing.T) {
 		"CPU": "cpu: 51ms", "StartupCPU": "startupCpu: 2s", "Wall": "wall: 31s", "WaitUntil": "waitUntil: 31s", "Memory": "memory: 64MiB",
 		"Concurrent": "concurrent: 7", "Weight": "weight: 200", "RequestBody": "requestBody: 1.5GiB", "ResponseBody": "responseBody: 1MiB",
 		"HeaderBytes": "headers: 16KiB", "LogBytes": "logBytes: 64KiB", "Timers": "timers: 8", "Pending": "pending: 9", "Subrequests": "subrequests: 10",
+		"CacheEntries": "cacheEntries: 11", "CacheEntry": "cacheEntry: 1MiB", "CacheBytes": "cacheBytes: 2MiB",
 		"ScriptSize": "scriptSize: 1MiB", "Eval": "eval: true", "Wasm": "wasm: true",
 	}
 	standard := limits.DefaultTenant()

@@ -182,7 +182,9 @@ struct Fetch {
 
   binding @7 :UInt16;
   # 0: it goes out. Else the number of one of the tenant's service bindings, as EnvVar.service gave it:
-  # the tenant bound to handles it.
+  # the tenant bound to handles it. 65535: the tenant's own caches. Then the method is GET (match), PUT (put)
+  # or DELETE, and the first field of headers, "cache", says whose: see supervisor/cache. The answer's
+  # url is one of the words there, and its body and fields those of the response that was kept.
   call @8 :Text;
   # Only with a binding: the RPC method asked for, an identifier of at most 128 bytes; `body` is its
   # arguments. Empty: a fetch event.

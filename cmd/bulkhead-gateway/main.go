@@ -30,12 +30,14 @@ import (
 	"syscall"
 	"time"
 
+	"bulkhead/ipc"
 	"bulkhead/ipc/gatewayside"
 	"bulkhead/policy"
 	"bulkhead/policy/limits"
 	"bulkhead/policy/namespaces"
 	"bulkhead/policy/suspicion"
 	"bulkhead/sandboxworker/lockdown"
+	"bulkhead/supervisor/cache"
 	"bulkhead/supervisor/egress"
 	"bulkhead/supervisor/gateway"
 	"bulkhead/supervisor/launcher/orders"
@@ -239,6 +241,9 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		Socket:  func(path string) (string, bool) { return inRoom(boot.SocketDirs, path) }})
 	defer out.Close()
 	var registry *tenants.Registry // set before the first load
+	caches := cache.New(cache.Options{Policy: func() *policy.Policy { return policies.Current() }, Observer: obs,
+		Known: func(tenant string) bool { return registry.Known(tenant) }})
+	defer caches.Close()
 	pool := placement.New(placement.Options{
 		Spawn:     placement.FromLauncher(client, limits.DefaultWire(), pol.Shard.MaxTenants),
 		Policy:    pol,
@@ -249,6 +254,10 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		Observer:  obs,
 		MayCall:   func(caller, callee string) bool { return policies.Current().MayCall(caller, callee) },
 		Fetch: func(v *tenants.Version, r *gatewayside.Subrequest) {
+			if r.Binding == ipc.CacheBinding {
+				caches.Do(v.Tenant, r)
+				return
+			}
 			if b := v.Binding(r.Binding); b != nil && b.HostAPI != "" {
 				out.HostAPI(v.Tenant, b.HostAPI, r)
 				return
@@ -313,6 +322,7 @@ func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Pol
 		now, known := registry.Current(id)
 		pool.Retire(id, now)
 		if !known {
+			caches.Forget(id)
 			obs.Metrics.Forget(id)
 		}
 	})

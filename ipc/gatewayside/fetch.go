@@ -30,7 +30,7 @@ type Subrequest struct {
 	BodyMode gen.BodyMode
 	Redirect gen.Fetch_Redirect
 	// Binding is the number of the tenant's service binding that handles it, checked against how many
-	// it has; 0: it goes out.
+	// it has; 0: it goes out; ipc.CacheBinding: its caches.
 	Binding int
 	// Call is the RPC method that is asked of the binding; "": a fetch event.
 	Call string
@@ -103,7 +103,7 @@ func (c *Conn) subrequest(f gen.Frame) error {
 	case s == nil:
 		// Only the shard's own done frame takes a stream out of the table: no race excuses this.
 		return ipc.Violation(ipc.KindStream, id, "a subrequest of stream %d, which is not open", q.Parent)
-	case int(q.Binding) > s.t.bindings:
+	case int(q.Binding) > s.t.bindings && q.Binding != ipc.CacheBinding:
 		return ipc.Violation(ipc.KindState, id, "a subrequest of binding %d, of which the tenant has %d", q.Binding, s.t.bindings)
 	case open >= w.Fetches:
 		return ipc.Violation(ipc.KindState, id, "more than %d subrequests open", w.Fetches)

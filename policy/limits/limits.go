@@ -24,6 +24,9 @@ type Tenant struct {
 	Timers       int           // timers pending at once per isolate
 	Pending      int           // operations, subrequests and waitUntil promises pending at once per isolate
 	Subrequests  int           // fetch() calls of one invocation, redirects included
+	CacheEntries int           // responses kept for the Cache API
+	CacheEntry   uint64        // one of them, its fields included, bytes
+	CacheBytes   uint64        // all of them, bytes
 	ScriptSize   int           // bundle, bytes
 	Eval         bool          // eval and new Function
 	Wasm         bool          // WebAssembly, where the shard's profile has it
@@ -46,6 +49,9 @@ func DefaultTenant() Tenant {
 		Timers:       10_000,
 		Pending:      4096,
 		Subrequests:  1000,
+		CacheEntries: 1000,
+		CacheEntry:   4 << 20,
+		CacheBytes:   16 << 20,
 		ScriptSize:   10 << 20,
 	}
 }

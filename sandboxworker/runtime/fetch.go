@@ -14,7 +14,7 @@ type FetchRequest struct {
 	Method, URL string
 	Redirect    uint16 // a gen.Fetch_Redirect
 	BodyMode    uint16 // a gen.BodyMode
-	Binding     uint16 // 0, or the number of a service binding
+	Binding     uint16 // 0, the number of a service binding, or ipc.CacheBinding
 	Call        string // the RPC method asked of it
 	Upgrade     bool   // a WebSocket is asked for
 	Headers     []byte // flat

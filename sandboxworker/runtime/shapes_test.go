@@ -64,12 +64,14 @@ Navigator illegal userAgent hardwareConcurrency language
 IdentityTransformStream:TransformStream new/0
 FixedLengthStream:IdentityTransformStream new/1
 HTMLRewriter new/0 on/2 onDocument/1 transform/1
+Cache illegal add/1! addAll/1! delete/1! match/1! put/2!
+CacheStorage illegal default open/1!
 `
 
 // globals are the members of the global object itself: name/N (function), name (attribute without a
 // setter of its own: a replaceable one), name= (event handler).
 const globals = `atob/1 btoa/1 clearInterval/0 clearTimeout/0 fetch/1 queueMicrotask/1 reportError/1 setInterval/1 setTimeout/1
-structuredClone/1 addEventListener/2 removeEventListener/2 dispatchEvent/1 crypto navigator performance self scheduler
+structuredClone/1 addEventListener/2 removeEventListener/2 dispatchEvent/1 caches crypto navigator performance self scheduler
 onerror= onunhandledrejection= onrejectionhandled=`
 
 // missing lists what of shapes does not exist yet, as Interface or Interface.member. It may only

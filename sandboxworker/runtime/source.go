@@ -46,6 +46,7 @@ var units = []unit{
 	{"nodeEnvUnit", []string{"node/env.js"}},
 	{"fetchUnit", []string{"fetch/subrequest.js"}},
 	{"eventHandlersUnit", []string{"invoke/scheduled.js"}},
+	{"cacheUnit", []string{"cache/cache.js"}},
 	{"socketUnit", []string{"socket/websocket.js"}},
 	{"rpcUnit", []string{"rpc/codec.js", "rpc/service.js", "rpc/entrypoint.js"}},
 	{"", []string{

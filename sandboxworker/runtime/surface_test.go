@@ -35,7 +35,7 @@ const builtIn = ("Object Function Array Number parseFloat parseInt Infinity NaN 
   "SyntaxError TypeError URIError globalThis JSON Math Intl ArrayBuffer Atomics Uint8Array Int8Array Uint16Array Int16Array Uint32Array Int32Array BigUint64Array BigInt64Array Float32Array Float64Array Float16Array " +
   "Uint8ClampedArray DataView Map BigInt Set Iterator WeakMap WeakSet WeakRef Proxy Reflect FinalizationRegistry decodeURI decodeURIComponent encodeURI encodeURIComponent escape unescape eval isFinite isNaN " +
   "DisposableStack AsyncDisposableStack SuppressedError WebAssembly console").split(" ");
-const theScheduler = scheduler, theCrypto = crypto, thePerformance = performance, theNavigator = navigator;
+const theScheduler = scheduler, theCrypto = crypto, thePerformance = performance, theNavigator = navigator, theCaches = caches;
 const wait = scheduler.wait.bind(scheduler);
 const own = (o, k) => Object.getOwnPropertyDescriptor(o, k)?.value;
 const entriesOf = (request, ctx) => {
@@ -75,7 +75,7 @@ const objects = {
   Crypto: () => theCrypto, SubtleCrypto: () => theCrypto.subtle, CryptoKey: () => theKey, Performance: () => thePerformance, Navigator: () => theNavigator, ArrayBuffer: () => new ArrayBuffer(8), console: () => console,
   URLPattern: () => new URLPattern({ pathname: "/a" }), MessageChannel: () => new MessageChannel(), MessagePort: () => new MessageChannel().port1,
   WebSocket: () => Object.values(new WebSocketPair())[0], CompressionStream: () => new CompressionStream("gzip"), DecompressionStream: () => new DecompressionStream("gzip"),
-  HTMLRewriter: () => new HTMLRewriter(),
+  HTMLRewriter: () => new HTMLRewriter(), Cache: () => theCaches.default, CacheStorage: () => theCaches,
   scheduler: () => theScheduler, ExecutionContext: () => theContext, ctx: () => theContext, request: () => theRequest, "new Headers()": () => new Headers({ a: "b" }).entries(), "new URLSearchParams()": () => new URLSearchParams("a=1").keys(),
   "new FormData()": () => objects.FormData().values(), streamValues: () => objects.ReadableStream().values(), size: () => undefined,
 };

@@ -67,7 +67,7 @@ func (x *executor) startFetch(t *tenant, inv *invocation, r *engine.Record) (ref
 		BodyMode: gen.BodyMode(q.BodyMode), Redirect: gen.Fetch_Redirect(q.Redirect), Body: r.Data,
 		Binding: q.Binding, Call: q.Call, Upgrade: q.Upgrade,
 	}
-	if int(f.Binding) > t.bindings {
+	if int(f.Binding) > t.bindings && f.Binding != ipc.CacheBinding {
 		return "no such service binding"
 	}
 	if err := f.Check(w); err != nil {

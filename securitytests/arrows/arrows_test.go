@@ -65,6 +65,11 @@ var rooms = map[string]room{
 		outside: []string{"github.com/andybalholm/brotli", "github.com/klauspost/compress/", "github.com/coder/websocket"},
 		denied:  []string{"os", "os/exec"},
 	},
+	// What is kept for a tenant stays in memory: no files, no network.
+	"supervisor/cache": {
+		inside: []string{"supervisor/observe", "ipc/", "schema/gen", "policy/"},
+		denied: []string{"os", "os/exec", "net"},
+	},
 	// What both have in common, on either side of a WebSocket: it is given connections and dials none.
 	"supervisor/socket": {
 		inside:  []string{"ipc/", "schema/gen", "policy/limits"},

@@ -39,6 +39,7 @@ func decoders() []decoder {
 		{"supervisor/egress", "FuzzUpstream", "HTTP responses: heads, chunks, codings", "upstream", false},
 		{"supervisor/egress", "FuzzCodings", "gzip, deflate, br, zstd on top of each other", "upstream", false},
 		{"supervisor/egress", "FuzzURL", "URLs of fetches and redirects", "shard, upstream", false},
+		{"supervisor/cache", "FuzzOperations", "operations of the Cache API: orders, fields, Cache-Control, Vary", "shard", false},
 		{"policy/egress", "FuzzPattern", "patterns of egress rules, host names", "operator, shard", false},
 		{"policy/egress", "FuzzAddress", "addresses against egress rules", "upstream (DNS)", false},
 		{"policy", "FuzzParse", "the policy document", "operator", false},

@@ -153,6 +153,7 @@ type TenantInfo struct {
 	Running  int64                 `json:"running"`
 	Routes   []string              `json:"routes"`
 	HostAPIs []observe.HostAPIInfo `json:"hostApis,omitempty"` // the operator's, as it used them
+	Cache    *observe.CacheInfo    `json:"cache,omitempty"`    // once it used one
 	Error    string                `json:"error"`              // of failed and stale: what, where and the line
 }
 
@@ -190,6 +191,7 @@ func (a *Admin) tenants(w http.ResponseWriter, _ *http.Request) {
 			}
 		}
 		i.HostAPIs = s.obs.Metrics.HostAPIs(t.ID)
+		i.Cache = s.obs.Metrics.Cache(t.ID)
 		if t.Err != nil {
 			i.Error = t.Err.Error()
 		}

@@ -55,6 +55,7 @@ type Tenant struct {
 
 	FetchSent, FetchReceived atomic.Uint64 // bodies of subrequests, bytes
 	apis                     hostAPIs
+	cache                    atomic.Pointer[CacheUse] // made at its first use
 }
 
 // Count adds one invocation that ended so.
@@ -200,7 +201,7 @@ var (
 )
 
 func (c tenantCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{requestsDesc, runningDesc, shardsDesc, tenantsDesc, coresDesc, fetchBytesDesc, hostAPIDesc, hostAPIBytesDesc} {
+	for _, d := range []*prometheus.Desc{requestsDesc, runningDesc, shardsDesc, tenantsDesc, coresDesc, fetchBytesDesc, hostAPIDesc, hostAPIBytesDesc, cacheDesc, cacheBytesDesc} {
 		ch <- d
 	}
 }
@@ -209,12 +210,14 @@ func (c tenantCollector) Collect(ch chan<- prometheus.Metric) {
 	var other [Outcomes]uint64
 	var otherBytes fetchBytes
 	apis := hostAPISums{}
+	var caches cacheSums
 	var running int64
 	c.m.tenants.Range(func(_, v any) bool {
 		t := v.(*Tenant)
 		running += t.Running.Load()
 		otherBytes.collect(ch, t)
 		apis.collect(ch, t)
+		caches.collect(ch, t)
 		for o := range t.outcomes {
 			n := t.outcomes[o].Load()
 			switch {
@@ -228,6 +231,7 @@ func (c tenantCollector) Collect(ch chan<- prometheus.Metric) {
 		return true
 	})
 	apis.emit(ch)
+	caches.emit(ch, otherTenants)
 	emitFetchBytes(ch, otherTenants, otherBytes.sent, otherBytes.received)
 	for o, n := range other {
 		if n > 0 {

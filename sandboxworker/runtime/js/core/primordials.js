@@ -10,7 +10,7 @@ const global = globalThis;
 const {
   Array, ArrayBuffer, BigInt, Boolean, DataView, Date, Error, Function, JSON, Map, Math, Number,
   Object, Promise, Proxy, RangeError, Reflect, RegExp, Set, String, Symbol, SyntaxError, TypeError,
-  Uint8Array, Uint16Array, Uint32Array, WeakMap, WeakSet,
+  Uint8Array, Uint16Array, Uint32Array, WeakMap, WeakSet, encodeURIComponent,
 } = global;
 
 const uncurry = Function.prototype.bind.bind(Function.prototype.call);

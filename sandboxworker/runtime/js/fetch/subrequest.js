@@ -16,7 +16,7 @@ const freshId = () => {
 
 class Subrequest {
   constructor(inv, request, d, target) {
-    this.target = target; // {binding, call} of a service binding; undefined: it goes out
+    this.target = target; // {binding, call} of a service binding, or of a cache; undefined: it goes out
     this.inv = inv;
     this.request = request; // RequestState
     this.d = d; // of the promise fetch() gave
@@ -29,6 +29,7 @@ class Subrequest {
     this.onAbort = undefined;
     fetchesPending++;
   }
+  get label() { return this.target?.label ?? "fetch failed"; } // what its errors begin with
   start() {
     const { inv, request, target } = this;
     const headers = requestHeaders(request).copy();
@@ -117,7 +118,7 @@ class Subrequest {
   result(ok, meta) {
     if (this.state !== ASKED) return;
     if (!ok) {
-      this.fail(new TypeError(`fetch failed: ${meta}`));
+      this.fail(new TypeError(`${this.label}: ${meta}`));
       return;
     }
     this.state = ANSWERED_HEAD;
@@ -167,7 +168,7 @@ class Subrequest {
       this.pump?.stop(newDOMException("The server wants no more of the request's body.", "AbortError"));
       return;
     }
-    const error = new TypeError(`fetch failed: ${message}`);
+    const error = new TypeError(`${this.label}: ${message}`);
     this.over();
     this.pump?.stop(error);
     this.wire?.fail(error);
@@ -186,7 +187,7 @@ class Subrequest {
     const { state } = this;
     this.tell();
     this.over();
-    const failed = new TypeError(`fetch failed: the request's body failed: ${StringSlice(describeError(error), 0, 500)}`, { cause: error });
+    const failed = new TypeError(`${this.label}: the ${this.target?.label === undefined ? "request" : "response"}'s body failed: ${StringSlice(describeError(error), 0, 500)}`, { cause: error });
     if (state === ASKED) this.d.reject(failed);
     this.wire?.fail(failed);
   }
@@ -224,9 +225,9 @@ const startQueued = (inv) => {
 };
 
 const subrequest = (state, target = undefined) => {
-  const inv = currentInvocation();
-  if (inv === undefined) return PromiseReject(new TypeError("fetch failed: start-up code belongs to no request and makes none. Call fetch() in a handler."));
-  if (inv.ended) return PromiseReject(new TypeError("fetch failed: the invocation this code belongs to has ended."));
+  const inv = currentInvocation(), label = target?.label ?? "fetch failed";
+  if (inv === undefined) return PromiseReject(new TypeError(`${label}: start-up code belongs to no request and makes none. Call fetch() in a handler.`));
+  if (inv.ended) return PromiseReject(new TypeError(`${label}: the invocation this code belongs to has ended.`));
   const { url } = state;
   if (target === undefined && StringStartsWith(url, "data:")) return dataUnit.get().fetchData(state);
   if (!StringStartsWith(url, "https://") && !StringStartsWith(url, "http://")) {

@@ -43,10 +43,11 @@ const lazyGroups = [
   [navigatorUnit, ["Navigator"]],
   [consoleUnit, ["console"]],
   [rewriterUnit, ["HTMLRewriter"]],
+  [cacheUnit, ["Cache", "CacheStorage"]],
 ];
 // Attributes of the global: enumerable, unlike interface objects.
 const lazyAttributes = [
-  [cryptoUnit, "crypto"], [performanceUnit, "performance"], [navigatorUnit, "navigator"], [schedulerUnit, "scheduler"],
+  [cryptoUnit, "crypto"], [performanceUnit, "performance"], [navigatorUnit, "navigator"], [schedulerUnit, "scheduler"], [cacheUnit, "caches"],
 ];
 
 const installGlobals = () => {
