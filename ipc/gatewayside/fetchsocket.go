@@ -93,13 +93,6 @@ func (r *Subrequest) NextMessage(ctx context.Context) (ipc.Message, error) {
 	}
 }
 
-// Answered is Stream.Answered.
-func (r *Subrequest) Answered() (all bool, sent uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.sendWindow == r.c.opt.Wire.Window || r.released, r.socket.parts
-}
-
 // SendMessage is Stream.SendMessage for what the upstream says. ErrReleased when nobody takes it.
 func (r *Subrequest) SendMessage(ctx context.Context, m *ipc.Message) error {
 	cost := ipc.MessageCost(len(m.Data))

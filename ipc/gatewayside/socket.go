@@ -21,7 +21,6 @@ type socket struct {
 	msgs    []ipc.Message // received, not taken
 	partial uint8         // opcode of the message that the shard is in the middle of; 0: none
 	size    int           // of it so far
-	parts   uint64        // received in all, but for a close
 }
 
 // never is a deadline that does not come.
@@ -99,7 +98,6 @@ func (k *socket) order(id uint64, m *ipc.Message, limit int) error {
 	if k.partial = m.Opcode; m.Last {
 		k.partial, k.size = 0, 0
 	}
-	k.parts++
 	return nil
 }
 
@@ -111,13 +109,6 @@ func (k *socket) take() ipc.Message {
 		k.msgs = nil
 	}
 	return m
-}
-
-// Answered says whether the shard has taken all messages to their end, and how many parts it has sent.
-func (s *Stream) Answered() (all bool, sent uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sendWindow == s.c.opt.Wire.Window || s.request != bodyOpen, s.socket.parts
 }
 
 // NextMessage waits for a part of a message of the worker's. Errors: io.EOF after its close, *AbortError if

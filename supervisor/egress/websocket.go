@@ -71,7 +71,8 @@ func (f *fetch) webSocket(ctx context.Context, u *url.URL, header http.Header) e
 		conn.CloseNow()
 		return err
 	}
-	p := &socket.Pipe{Conn: conn, Peer: x}
+	p := socket.New(x)
+	p.Conn = conn
 	stop := context.AfterFunc(ctx, func() { p.End(websocket.StatusGoingAway, "") }) // its invocation is over
 	p.Run()
 	stop()

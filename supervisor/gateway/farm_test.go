@@ -293,6 +293,10 @@ func (s *script) handle(d *workerside.Data, fr gen.Frame) error {
 			st.ended = true
 			s.finishUpload(d, id, st)
 		}
+	case gen.Frame_Which_message_:
+		if st := s.streams[id]; st != nil {
+			return s.socket(d, id, st, fr)
+		}
 	case gen.Frame_Which_window:
 		if st := s.streams[id]; st != nil {
 			st.window += int(fr.Window())
@@ -364,6 +368,9 @@ func (s *script) start(d *workerside.Data, id uint64, st *scriptStream) {
 		d.Begin().Head(id, &ipc.Head{Status: 200, Headers: []byte(headers), BodyMode: gen.BodyMode_streamed})
 		d.End()
 		s.more(d, id, st)
+	case "/socket": // a WebSocket; do: what comes of its close
+		d.Begin().Head(id, &ipc.Head{Status: ipc.StatusUpgrade})
+		d.End()
 	case "/first": // one chunk, then silence
 		b := d.Begin()
 		b.Head(id, &ipc.Head{Status: 200, Headers: []byte(plain), BodyMode: gen.BodyMode_streamed})

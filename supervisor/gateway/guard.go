@@ -52,6 +52,9 @@ func (g *guard) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n, err := g.Conn.Read(p)
+	if gate := g.raw.Load(); gate != nil { // it has become one meanwhile
+		return gate.Pass(p[:n]), err
+	}
 	if n > 0 {
 		if !g.begun.Load() {
 			g.begun.Store(true)

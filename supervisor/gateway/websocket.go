@@ -62,9 +62,9 @@ func (c *call) upgrade(stream *gatewayside.Stream, head *gatewayside.Head) {
 	}
 	h[headerRequestID] = []string{c.id}
 	c.stopPump(false)
-	k := &clientSocket{call: *c, stream: stream}
-	k.Peer = stream
-	c.g.raw.Store(&socket.Gate{Quiet: k.Quiet})
+	k := &clientSocket{Pipe: socket.New(stream), call: *c, stream: stream}
+	gate := &socket.Gate{Close: k.Closing}
+	c.g.raw.Store(gate)
 	conn, err := websocket.Accept(c.w, c.r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // whose pages may connect is the worker's to say: it has seen Origin
 		Subprotocols:       protocols,
@@ -78,6 +78,7 @@ func (c *call) upgrade(stream *gatewayside.Stream, head *gatewayside.Head) {
 	}
 	c.g.Conn.SetDeadline(time.Time{})
 	conn.SetReadLimit(int64(c.s.wire.Message))
+	gate.Open()
 	k.Conn = conn
 	k.Gone = func() { stream.Cancel(gen.Abort_Reason_clientGone, "the WebSocket is closed") }
 	k.call.w, k.call.r, k.call.g, k.call.pump, k.call.service = nil, nil, nil, nil, nil

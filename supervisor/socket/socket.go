@@ -30,8 +30,8 @@ const (
 	stall = 60 * time.Second
 	// part is how much of a message is passed on at a time.
 	part = 32 << 10
-	// quietTime is how long an answer to what came before a close is waited for.
-	quietTime = time.Second
+	// patience is how long the answer to a client's close may wait for the worker's own: browsers wait 10 s.
+	patience = 8 * time.Second
 	// farewell bounds what is waited for to tell the shard of the other end's close.
 	farewell = 5 * time.Second
 )
@@ -40,21 +40,28 @@ const (
 type Peer interface {
 	NextMessage(context.Context) (ipc.Message, error)
 	SendMessage(context.Context, *ipc.Message) error
-	// Answered says whether the shard has taken all messages to their end, and how many parts it has sent.
-	Answered() (all bool, sent uint64)
 }
 
-// Pipe joins a connection and a shard's stream. Run moves messages until both have closed.
+// Pipe joins a connection and a shard's stream. Run moves messages until both have closed. Make it with New.
 type Pipe struct {
 	Conn *websocket.Conn
 	Peer Peer
 	// Gone is called, at most once, when the shard does not take the news that its other end has closed.
 	Gone func()
 
-	ctx     context.Context
-	written atomic.Uint64 // parts of the shard's that are with the other end
-	shut    atomic.Int32  // code with which the host ends it
+	ctx  context.Context
+	shut atomic.Int32 // code with which the host ends it
+	// said: nothing of the shard's is still to go out, or nobody waits for it any more.
+	said     chan struct{}
+	saidOnce sync.Once
+	last     struct { // how it is closed from here; readable once said is closed
+		code   websocket.StatusCode
+		reason string
+	}
 }
+
+// New is a Pipe to a shard's stream, still without a connection.
+func New(peer Peer) Pipe { return Pipe{Peer: peer, said: make(chan struct{})} }
 
 // buffers are what messages are copied through.
 var buffers = sync.Pool{New: func() any { b := make([]byte, part); return &b }}
@@ -70,6 +77,7 @@ func (p *Pipe) Run() {
 		p.in()
 	}()
 	code, reason := p.copyOut()
+	p.letClose(code, reason)
 	if err := p.Conn.Close(code, reason); err != nil {
 		p.Conn.CloseNow()
 	}
@@ -77,19 +85,61 @@ func (p *Pipe) Run() {
 	<-read
 }
 
-// Quiet waits until what the other end has said so far is answered, or a moment has passed; see Gate.
-func (p *Pipe) Quiet() {
-	for deadline := time.Now().Add(quietTime); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if all, sent := p.Peer.Answered(); all && sent == p.written.Load() {
-			return
-		}
+// Closing tells the shard that the other end wants to close, and waits for its own close, which comes after
+// everything that it says to the messages before: in vain if the shard is stuck or does not care, so not for
+// longer than patience. It is a Gate's Close, and thus called by who reads the connection, not beside
+// messages from there. What it returns is how the shard has closed, in most cases the same.
+func (p *Pipe) Closing(code uint16, reason string) (uint16, string, error) {
+	if !utf8.ValidString(reason) {
+		return 0, "", errNotUTF8
 	}
+	select {
+	case <-p.said: // it was closed from here, and this is the answer
+		return code, reason, nil
+	default:
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-p.said:
+			cancel() // even what waits for the shard's window
+		case <-stop:
+		}
+	}()
+	if p.Peer.SendMessage(ctx, ipc.CloseMessage(code, reason)) == nil {
+		<-ctx.Done()
+	}
+	select {
+	case <-p.said:
+		if p.last.code == 1005 || ipc.SendableClose(uint16(p.last.code)) {
+			return uint16(p.last.code), p.last.reason, nil
+		}
+	default:
+	}
+	return code, reason, nil
+}
+
+// letClose ends the wait of Closing, or keeps it from beginning.
+func (p *Pipe) letClose(code websocket.StatusCode, reason string) {
+	p.saidOnce.Do(func() {
+		p.last.code, p.last.reason = code, reason
+		close(p.said)
+	})
+}
+
+// close closes the connection from this side, apart: closing waits for who reads it, who may wait in Closing.
+func (p *Pipe) close(code websocket.StatusCode, reason string) {
+	p.letClose(code, reason)
+	go p.Conn.Close(code, reason)
 }
 
 // End closes the connection for a reason of the host's.
 func (p *Pipe) End(code websocket.StatusCode, reason string) {
 	if p.shut.CompareAndSwap(0, int32(code)) {
-		go p.Conn.Close(code, reason)
+		p.close(code, reason)
 	}
 }
 
@@ -126,11 +176,11 @@ func (p *Pipe) copyOut() (websocket.StatusCode, string) {
 		}
 		if w, err = p.write(w, &m); err != nil {
 			// The reader learns of it as well and tells the worker, whose close comes here.
+			p.letClose(websocket.StatusAbnormalClosure, "")
 			p.Conn.CloseNow()
 			p.drainOut()
 			return websocket.StatusAbnormalClosure, ""
 		}
-		p.written.Add(1)
 	}
 }
 
@@ -193,18 +243,17 @@ func (p *Pipe) copyIn() (code uint16, reason string) {
 		switch ce := (websocket.CloseError{}); {
 		case err == nil:
 		case errors.Is(err, errNotUTF8):
-			// Not from here: closing waits for the reader to let go.
-			go p.Conn.Close(websocket.StatusInvalidFramePayloadData, "text that is not UTF-8")
+			p.close(websocket.StatusInvalidFramePayloadData, "text that is not UTF-8")
 			return uint16(websocket.StatusInvalidFramePayloadData), ""
 		case errors.As(err, &ce):
-			if !utf8.ValidString(ce.Reason) {
+			if !utf8.ValidString(ce.Reason) { // an upstream's: there is no Gate
 				ce.Reason = ""
 			}
 			return uint16(ce.Code), ce.Reason
 		default:
 			if p.ctx.Err() == nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				// The library says most breaches itself, but not, say, of a frame without a mask.
-				go p.Conn.Close(websocket.StatusProtocolError, "")
+				p.close(websocket.StatusProtocolError, "")
 			}
 			return uint16(websocket.StatusAbnormalClosure), ""
 		}

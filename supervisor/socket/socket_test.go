@@ -2,9 +2,13 @@ package socket
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"slices"
 	"testing"
 	"unicode/utf8"
+
+	"bulkhead/ipc"
 )
 
 // Text that comes in parts is good exactly if it is good as a whole, wherever it is cut.
@@ -39,7 +43,7 @@ func FuzzUTF8InParts(f *testing.F) {
 	})
 }
 
-// frame is one frame of a client's, unmasked bytes behind a mask of zeros.
+// frame is one frame of a client's, unmasked bytes behind a mask of zeros. Of a close's, they are its code.
 func frame(first byte, n int) []byte {
 	b := []byte{first}
 	switch {
@@ -51,13 +55,16 @@ func frame(first byte, n int) []byte {
 		b = append(b, 0x80|127, 0, 0, 0, 0, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 	}
 	b = append(b, 0, 0, 0, 0)
-	for range n {
+	for i := range n {
 		b = append(b, 8) // what a close begins with, but for FIN
+		if first == 0x88 {
+			b[len(b)-1] = []byte{3, 0xe9, 'x'}[min(i, 2)]
+		}
 	}
 	return b
 }
 
-// A close is held back until all is quiet, wherever the reads end; nothing is lost or changed.
+// A close is held back until the worker has closed, wherever the reads end; nothing is lost or changed.
 func TestGate(t *testing.T) {
 	for _, sizes := range [][]int{{}, {0}, {1, 2}, {125, 126, 127}, {70_000, 3}, {8, 8, 8}} {
 		var before []byte
@@ -65,11 +72,26 @@ func TestGate(t *testing.T) {
 			before = append(before, frame([]byte{0x81, 0x02, 0x89}[i%3], n)...)
 		}
 		all := append(append(slices.Clone(before), frame(0x88, 2)...), frame(0x81, 5)...)
-		for _, step := range []int{1, 3, 7, 4096, 1 << 20} {
+		for i, step := range []int{1, 3, 7, 4096, 1 << 20, 1, 4096} {
+			early := i / 5
 			quiet := -1
 			var got []byte
-			g := &Gate{Quiet: func() { quiet = len(got) }}
+			g := &Gate{Close: func(code uint16, reason string) (uint16, string, error) {
+				if quiet >= 0 || code != 1001 || reason != "" {
+					t.Errorf("sizes %v, reads of %d: close %d %q", sizes, step, code, reason)
+				}
+				quiet = len(got)
+				return code, reason, nil
+			}}
 			src := bytes.NewReader(all)
+			if early > 0 { // a byte is read before anybody could answer
+				n, _ := g.Read(src, make([]byte, 1))
+				got = append(got, all[:n]...)
+				n = g.Pass(all[1:2])
+				got = append(got, all[1:1+n]...)
+				src.ReadByte()
+			}
+			g.Open()
 			buf := make([]byte, step)
 			for {
 				n, err := g.Read(src, buf)
@@ -92,10 +114,17 @@ func FuzzGate(f *testing.F) {
 		if step < 1 || step > 1<<16 {
 			return
 		}
-		waits := 0
-		g := &Gate{Quiet: func() { waits++ }}
-		src, buf := bytes.NewReader(all), make([]byte, step)
+		waits, at := 0, 0
 		var got []byte
+		g := &Gate{Close: func(code uint16, reason string) (uint16, string, error) {
+			if waits++; code != 1005 && !ipc.SendableClose(code) || len(reason) > 123 {
+				t.Errorf("close %d %q", code, reason)
+			}
+			at = len(got)
+			return code, reason, nil
+		}}
+		g.Open()
+		src, buf := bytes.NewReader(all), make([]byte, step)
 		for {
 			n, err := g.Read(src, buf)
 			got = append(got, buf[:n]...)
@@ -103,8 +132,59 @@ func FuzzGate(f *testing.F) {
 				break
 			}
 		}
-		if !bytes.Equal(got, all) || waits > 1 {
+		// But for its mask, and a reason that is not UTF-8, which the real one refuses, a close goes through as it was.
+		if len(got) > len(all) || !bytes.Equal(got[:at], all[:at]) || waits == 0 && !bytes.Equal(got, all) || waits > 1 {
 			t.Errorf("%d bytes of %d, waited %d times", len(got), len(all), waits)
 		}
 	})
 }
+
+// What breaks a rule is the library's to refuse, at once.
+func TestGateTellsOfWholeClosesOnly(t *testing.T) {
+	for _, c := range []struct {
+		name, frame string
+		told        bool
+	}{
+		{"a code", "\x88\x82\x01\x02\x03\x04\x02\xeb", true},
+		{"nothing", "\x88\x80\x01\x02\x03\x04", true},
+		{"no mask", "\x88\x02\x03\xe9", false},
+		{"no FIN", "\x08\x82\x00\x00\x00\x00\x03\xe9", false},
+		{"a reserved bit", "\xc8\x82\x00\x00\x00\x00\x03\xe9", false},
+		{"half a code", "\x88\x81\x00\x00\x00\x00\x03", false},
+		{"code 1006", "\x88\x82\x00\x00\x00\x00\x03\xee", false},
+		{"too long", "\x88\xfe\x00\x02\x00\x00\x00\x00\x03\xe9", false},
+		{"a long length of a short one", "\x88\xff\xff\xff\xff\xff\xff\xff\xff\xff", false},
+		{"cut off", "\x88\x82\x00\x00", false},
+	} {
+		told := false
+		g := &Gate{Close: func(code uint16, reason string) (uint16, string, error) {
+			told = true
+			if code != 1001 && code != 1005 {
+				t.Errorf("%s: code %d", c.name, code)
+			}
+			return 4001, "mine", nil
+		}}
+		g.Open()
+		src := bytes.NewReader([]byte(c.frame))
+		got, err := io.ReadAll(readerFunc(func(p []byte) (int, error) { return g.Read(src, p) }))
+		want := c.frame
+		if c.told {
+			want = "\x88\x86\x00\x00\x00\x00\x0f\xa1mine"
+		}
+		if told != c.told || string(got) != want || err != nil {
+			t.Errorf("%s: told %v, %q, %v", c.name, told, got, err)
+		}
+	}
+	refused := errors.New("no")
+	g := &Gate{Close: func(uint16, string) (uint16, string, error) { return 0, "", refused }}
+	g.Open()
+	src := bytes.NewReader(append(frame(0x81, 3), frame(0x88, 2)...))
+	got, err := io.ReadAll(readerFunc(func(p []byte) (int, error) { return g.Read(src, p) }))
+	if !bytes.Equal(got, frame(0x81, 3)) || err != refused {
+		t.Errorf("refused: %q, %v", got, err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -213,13 +213,15 @@ func TestWebSocketFraming(t *testing.T) {
 		{"6.10.3 overlong", []frame{{0x81, "\xc0\xaf"}}, []want{{code: 1007}}},
 		{"6.21.1 surrogates", []frame{{0x81, "\xed\xa0\x80"}}, []want{{code: 1007}}},
 		{"6.x a BOM stays", []frame{{0x81, "\ufeffx"}}, []want{{op: 1, data: "\ufeffx"}}},
-		// Not the echo of a message right before the close: the gateway answers a close itself, at once, and may
-		// be faster than the worker (docs/STATUS.md).
+		{"7.1.1 a message and a close", []frame{{0x81, "x"}, {0x88, "\x03\xe8"}}, []want{{op: 1, data: "x"}, {code: 1000}}},
+		{"7.1.x a message larger than the window and a close", []frame{{0x82, long + long + long + long + long + long + long + long}, {0x88, "\x03\xe8"}},
+			[]want{{op: 2, data: long + long + long + long + long + long + long + long}, {code: 1000}}},
 		{"7.1.2 two closes", []frame{{0x88, "\x03\xe8"}, {0x88, "\x03\xe8"}}, []want{{code: 1000}}},
 		{"7.1.3 ping after close", []frame{{0x88, "\x03\xe8"}, {0x89, "x"}}, []want{{code: 1000}}},
 		{"7.3.1 empty close", []frame{{0x88, ""}}, []want{{code: 1005}}},
 		{"7.3.2 close of one byte", []frame{{0x88, "x"}}, []want{{code: 1002}}},
 		{"7.3.4 close with a reason", []frame{{0x88, "\x03\xe8Hello"}}, []want{{code: 1000}}},
+		{"7.5.1 a reason that is not UTF-8", []frame{{0x88, "\x03\xe8\xce\xba\xed\xa0\x80"}}, []want{{code: 1007}}},
 		{"7.3.6 reason of 124", []frame{{0x88, "\x03\xe8" + long[:124]}}, []want{{code: 1002}}},
 		{"7.7.1 code 1001", []frame{{0x88, "\x03\xe9"}}, []want{{code: 1001}}},
 		{"7.7.13 code 4999", []frame{{0x88, "\x13\x87"}}, []want{{code: 4999}}},

@@ -11,6 +11,7 @@ class Body {
     this.source = source; // string, Uint8Array, WireBody; undefined for B_STREAM
     this.stream = undefined; // ReadableStream, once asked for
     this.used = false; // consumed without a stream
+    this.prefix = undefined; // bytes that go to the wire before those of the stream
   }
 }
 bare(Body);

@@ -54,8 +54,9 @@ class Subrequest {
       } else {
         const streams = streamsUnit.get();
         const stream = streams.readableState(bodyStream(b));
-        length = streams.fixedLengthOf(stream);
         this.pump = new Pump(this, streams.acquireDefaultReader(stream));
+        this.pump.pending = b.prefix;
+        if (b.prefix === undefined) length = streams.fixedLengthOf(stream);
       }
       if (mode === 2 && length !== undefined) headers.append("content-length", `${length}`);
     }

@@ -54,10 +54,11 @@ const sendHead = (inv, s) => {
   }
   const streams = streamsUnit.get();
   const stream = streams.readableState(bodyStream(b));
-  const length = streams.fixedLengthOf(stream);
+  const length = b.prefix === undefined ? streams.fixedLengthOf(stream) : undefined;
   const reader = streams.acquireDefaultReader(stream);
   host.respond(inv.id, s.status, length === undefined ? responseFlat(s) : flatWithLength(s, length), 2, undefined);
   inv.pump = new Pump(inv, reader);
+  inv.pump.pending = b.prefix;
   inv.pump.run();
 };
 

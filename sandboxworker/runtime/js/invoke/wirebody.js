@@ -15,6 +15,8 @@ class WireBody {
     this.collector = undefined; // of readAll
     this.parts = undefined;
     this.total = 0;
+    this.enough = undefined; // of readAll
+    this.credited = 0; // bytes at the head of the queue that were granted before
     if (first !== undefined && TypedArrayByteLength(first) > 0) this.queue.push(first);
     this.counted = !whole; // a whole body needs no credit
   }
@@ -22,12 +24,16 @@ class WireBody {
   get waiting() { return !this.ended && this.failure === undefined && (this.wanted || this.collector !== undefined); }
   take() {
     const u8 = this.queue.shift();
-    if (this.counted && !this.ended && !this.inv.ended) host.credit(this.inv.id, TypedArrayByteLength(u8));
+    const n = TypedArrayByteLength(u8) - this.credited;
+    this.credited = 0;
+    if (n > 0 && this.counted && !this.ended && !this.inv.ended) host.credit(this.inv.id, n);
     return u8;
   }
-  readAll() {
+  // readAll gives all bytes; with enough, of the parts and their length, only those up to where it says so.
+  readAll(enough = undefined) {
     if (this.failure !== undefined) return PromiseReject(this.failure.error);
     this.parts = [];
+    this.enough = enough;
     const d = this.collector = deferred();
     this.collect();
     return d.promise;
@@ -37,11 +43,27 @@ class WireBody {
       const u8 = this.take();
       ArrayPush(this.parts, u8);
       this.total += TypedArrayByteLength(u8);
+      if (this.enough !== undefined && this.enough(this.parts, this.total)) {
+        this.collected();
+        return;
+      }
     }
-    if (!this.ended) return;
+    if (this.ended) this.collected();
+  }
+  collected() {
     const { parts, collector } = this;
-    this.parts = this.collector = undefined;
+    this.parts = this.collector = this.enough = undefined;
     collector.resolve(parts.length === 0 ? new Uint8Array(0) : concatBytes(parts, this.total));
+  }
+  // unread puts bytes back that were read.
+  unread(u8) {
+    const n = TypedArrayByteLength(u8);
+    if (n === 0 || this.failure !== undefined) return;
+    const { queue } = this;
+    this.queue = new Fifo();
+    this.queue.push(u8);
+    this.credited = n;
+    while (queue.length > 0) this.queue.push(queue.shift());
   }
   toStream() {
     const streams = streamsUnit.get();

@@ -6,6 +6,9 @@
 // ArrayBuffers. The JSON is [nodes, value]. A value is a string, boolean, null or finite number, or an
 // array: [0] undefined, [1, text] another number, [2, text] a BigInt, [3, n] the nth node. A node is
 // [kind, ...]; nodes name each other, so there is no nesting, however deep or cyclic the value is.
+//
+// With a stream in it, of which there can be one, the first line is that length, "s", and the length of all
+// ArrayBuffers; after them come the stream's bytes, as long as the body goes on.
 
 const MESSAGE_BYTES = 33554432; // one message
 // Of its JSON: parsing is one builtin that nothing interrupts, on the account of whoever is called.
@@ -16,14 +19,16 @@ const MAX_HOLES = 1024;
 
 const V_UNDEFINED = 0, V_NUMBER = 1, V_BIGINT = 2, V_NODE = 3;
 const N_OBJECT = 0, N_ARRAY = 1, N_DATE = 2, N_REGEXP = 3, N_MAP = 4, N_SET = 5, N_ERROR = 6, N_BOXED = 7,
-  N_BUFFER = 8, N_TYPED = 9, N_VIEW = 10;
+  N_BUFFER = 8, N_TYPED = 9, N_VIEW = 10, N_STREAM = 11;
 
 const typedArrayNames = new SafeMap();
 for (let i = 0; i < typedArrayClasses.length; i++) typedArrayNames.set(typedArrayClasses[i].name, typedArrayClasses[i]);
 const NumberOf = Number, StringOf = String, BigIntOf = BigInt;
 
 const cloneError = (what) => newDOMException(`${what} cannot be sent to another worker. ` +
-  "Plain values, arrays, Map, Set, Date, RegExp, Error and ArrayBuffers and their views can.", "DataCloneError");
+  "Plain values, arrays, Map, Set, Date, RegExp, Error and ArrayBuffers and their views can, and one ReadableStream of bytes.", "DataCloneError");
+const functionError = () => newDOMException("A function cannot be sent to another worker. Make it a method of an exported " +
+  "WorkerEntrypoint, and bind the other worker to that; or send what it would return.", "DataCloneError");
 const services = new SafeWeakMap(); // service binding -> true
 const malformed = () => new TypeError("The other worker's message is malformed.");
 const has = (f, v) => { try { f(v); return true; } catch { return false; } };
@@ -35,6 +40,7 @@ class Encoder {
     this.todo = new Fifo();
     this.buffers = bareList();
     this.total = 0;
+    this.stream = undefined; // ReadableStream
   }
   value(v) {
     switch (typeof v) {
@@ -49,7 +55,7 @@ class Encoder {
         return listOf(V_BIGINT, digits);
       }
       case "object": return v === null ? null : listOf(V_NODE, this.node(v));
-      case "function": throw cloneError("A function");
+      case "function": throw functionError();
       default: throw cloneError("A symbol");
     }
   }
@@ -124,6 +130,10 @@ class Encoder {
     } else if (has(StringValueOf, o)) { out[0] = N_BOXED; out[1] = StringValueOf(o);
     } else if (has(BooleanValueOf, o)) { out[0] = N_BOXED; out[1] = BooleanValueOf(o);
     } else if (has(BigIntValueOf, o)) { out[0] = N_BOXED; out[1] = this.value(BigIntValueOf(o));
+    } else if (isStreamObject(o)) {
+      if (this.stream !== undefined) throw cloneError("A second ReadableStream");
+      this.stream = o;
+      out[0] = N_STREAM;
     } else if (unsendable(o)) { throw cloneError(describeKind(o));
     } else { return false; }
     return true;
@@ -144,18 +154,30 @@ class Encoder {
     // Lists without a prototype: nobody's toJSON is asked.
     const json = host.utf8Encode(JSONStringify(listOf(this.nodes, root)));
     if (TypedArrayByteLength(json) > JSON_BYTES) throw tooLarge();
-    const head = host.utf8Encode(`${TypedArrayByteLength(json)}\n`);
+    const head = host.utf8Encode(`${TypedArrayByteLength(json)}${this.stream === undefined ? "" : `s${this.total}`}\n`);
     const parts = [head, json];
     let total = TypedArrayByteLength(head) + TypedArrayByteLength(json) + this.total;
     if (total > MESSAGE_BYTES) throw tooLarge();
     for (let i = 0; i < this.buffers.length; i++) ArrayPush(parts, this.buffers[i]);
     return concatBytes(parts, total);
   }
+  // body is finish for what goes out as a body: the stream follows, locked from now on.
+  body(v) {
+    const bytes = this.finish(v);
+    if (this.stream === undefined) return new Body(B_BYTES, bytes);
+    const streams = streamsUnit.get();
+    const s = streams.readableState(this.stream);
+    if (s.disturbed || s.reader !== undefined) throw cloneError("A ReadableStream that was read from or is locked");
+    const b = new Body(B_STREAM, undefined);
+    b.prefix = bytes;
+    b.stream = streams.proxyStream(s).wrapper;
+    return b;
+  }
 }
 bare(Encoder);
 
 const tooLarge = () => newDOMException(`A message between workers can have ${JSON_BYTES} bytes, and ${MESSAGE_BYTES} with its ArrayBuffers; ` +
-  "this one has more. Send a stream with fetch() instead.", "DataCloneError");
+  "this one has more. Send a ReadableStream instead.", "DataCloneError");
 const isDOMException = (o) => domExceptionUnit.loaded && domExceptionUnit.get().is(o);
 // unsendable knows what has identity or state that a copy of its properties would lose.
 const unsendable = (o) => isResponse(o) || isRequest(o) || isHeaders(o) || isStreamObject(o) || isBlobObject(o) || isFormDataObject(o) ||
@@ -166,11 +188,18 @@ for (let i = 0, tags = ["Promise", "WeakMap", "WeakSet", "WeakRef", "Fetcher", "
 }
 const listOf = (...items) => { ObjectSetPrototypeOf(items, null); return items; };
 
-const encode = (v) => new Encoder().finish(v);
+// encode is for what can hold no stream.
+const encode = (v) => {
+  const e = new Encoder(), bytes = e.finish(v);
+  if (e.stream !== undefined) throw cloneError("A ReadableStream in an error");
+  return bytes;
+};
+const encodeBody = (v) => new Encoder().body(v);
 
 // Decoder makes the shells of all nodes, then fills them.
 class Decoder {
-  constructor(nodes) {
+  constructor(nodes, rest) {
+    this.rest = rest; // makes the stream; undefined: there is none, or it was made
     this.nodes = nodes;
     this.made = bareList();
   }
@@ -217,6 +246,13 @@ class Decoder {
           if (typeof n !== "number" || n >>> 0 !== n || at + n > TypedArrayByteLength(bytes)) throw malformed();
           made[i] = TypedArrayBuffer(TypedArraySliceU8(bytes, at, at + n));
           at += n;
+          break;
+        }
+        case N_STREAM: {
+          const { rest } = this;
+          if (rest === undefined) throw malformed();
+          this.rest = undefined;
+          made[i] = rest();
           break;
         }
         case N_TYPED: case N_VIEW: made[i] = undefined; break; // need their buffers
@@ -271,23 +307,59 @@ const newError = (name, message) => {
   return e;
 };
 
-// decode gives the value of a message, or throws. It believes nothing of the bytes.
-const decode = (bytes) => {
-  let at = 0, length = 0;
+// headOf reads a message's first line: at is where the JSON begins, length and buffers its and the buffers'
+// bytes; buffers is -1 if no stream follows. undefined: it is malformed, or not whole.
+const headOf = (bytes) => {
   const all = TypedArrayByteLength(bytes);
-  for (; ; at++) {
-    const c = at < all && at < 9 ? bytes[at] : -1;
-    if (c === 10) break;
-    if (c < 48 || c > 57) throw malformed();
-    length = length * 10 + (c - 48);
+  let length = 0, buffers = -1;
+  for (let at = 0, digits = 0; at < all; at++) {
+    const c = bytes[at];
+    if (c === 10) return { __proto__: null, at: at + 1, length, buffers };
+    if (c === 115 && buffers < 0) { buffers = digits = 0; continue; }
+    if (c < 48 || c > 57 || ++digits > 9) return undefined;
+    if (buffers < 0) length = length * 10 + (c - 48); else buffers = buffers * 10 + (c - 48);
   }
-  at++;
-  if (at + length > all) throw malformed();
-  if (length > JSON_BYTES) throw malformed();
+  return undefined;
+};
+const HEAD_BYTES = 20;
+const tooMuch = (h) => h.length > JSON_BYTES || h.buffers > MESSAGE_BYTES;
+
+// decode gives the value of a message, or throws. It believes nothing of the bytes. wire: where they are from.
+const decode = (bytes, wire) => {
+  const all = TypedArrayByteLength(bytes);
+  const h = headOf(bytes);
+  if (h === undefined || tooMuch(h)) throw malformed();
+  const { at, length, buffers } = h;
+  const end = buffers < 0 ? all : at + length + buffers;
+  if (at + length > all || end > all) throw malformed();
   const doc = JSONParse(host.utf8Decode(subarrayU8(bytes, at, at + length), false, false));
   if (!ArrayIsArray(doc) || !ArrayIsArray(doc[0])) throw malformed();
-  const d = new Decoder(doc[0]);
-  d.shells(subarrayU8(bytes, at + length, all));
+  const d = new Decoder(doc[0], buffers < 0 || wire === undefined ? undefined : () => {
+    wire.unread(TypedArraySliceU8(bytes, end, all));
+    return wire.toStream().wrapper;
+  });
+  d.shells(subarrayU8(bytes, at + length, end));
+  if (d.rest !== undefined) throw malformed(); // bytes of no stream
   d.fill();
   return d.value(doc[1]);
+};
+
+// receive gives a promise of the value that a body brings, once it is here; its stream may go on.
+const receive = (wire) => {
+  let need = 0; // bytes of the message; 0: not known, -1: all there are
+  const content = wire.readAll((parts, total) => {
+    if (need === 0) {
+      const h = headOf(parts.length === 1 ? parts[0] : concatBytes(parts, total));
+      if (h !== undefined) need = h.buffers < 0 ? -1 : tooMuch(h) ? 1 : h.at + h.length + h.buffers;
+      else if (total >= HEAD_BYTES) need = -1; // malformed, as will be seen
+    }
+    if (need < 0) return total > 2 * MESSAGE_BYTES;
+    return need > 0 && total >= need;
+  });
+  return PromiseThen(content, (bytes) => {
+    try { return decode(bytes, wire); } catch (error) {
+      wire.drop();
+      throw error;
+    }
+  });
 };

@@ -41,10 +41,10 @@ const fetchOn = (namespace, name, request, e, ctx) => {
   throw new TypeError(`The entrypoint ${JSONStringify(name)} has no fetch handler.`);
 };
 
-const reply = (inv, status, bytes) => {
+const reply = (inv, status, body) => {
   const s = new ResponseState();
   s.status = status;
-  s.body = new Body(B_BYTES, bytes);
+  s.body = body;
   inv.settle(new Response(kInternal, s));
 };
 
@@ -56,15 +56,15 @@ const failed = (inv, error) => {
   inv.outcome = OUTCOME_EXCEPTION;
   inv.message = describeError(error);
   writeLog(inv.id, 4, boundText(`Uncaught ${inv.message}`));
-  reply(inv, 500, bytes);
+  reply(inv, 500, new Body(B_BYTES, bytes));
 };
 
 // call runs a method: its arguments are the request's body.
 const call = (namespace, entrypoint, name, inv, e, ctx) => {
-  PromiseThen(readBody(new Body(B_WIRE, inv.wire)), (bytes) => {
+  if (inv.wire === undefined) { failed(inv, malformed()); return; }
+  PromiseThen(receive(inv.wire), (args) => {
     let result;
     try {
-      const args = decode(bytes);
       if (!ArrayIsArray(args)) throw malformed();
       const C = find(namespace, entrypoint);
       const method = methodOf(C, name);
@@ -75,10 +75,10 @@ const call = (namespace, entrypoint, name, inv, e, ctx) => {
     }
     PromiseThen(PromiseResolve(result), (value) => {
       let out;
-      try { out = encode(value); } catch (error) { failed(inv, error); return; }
+      try { out = encodeBody(value); } catch (error) { failed(inv, error); return; }
       reply(inv, 200, out);
     }, (error) => failed(inv, error));
-  }, (error) => inv.fail(error));
+  }, (error) => failed(inv, error));
 };
 
 return { __proto__: null, newService, fetchOn, call, branded, encode, decode };

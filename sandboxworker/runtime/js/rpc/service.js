@@ -6,15 +6,17 @@ const notMethods = ObjectFreeze({ __proto__: null, then: true, catch: true, fina
 const ask = (binding, call, args) => {
   let request;
   try {
-    request = new Request("https://rpc.invalid/", { __proto__: null, method: "POST", body: encode(args) });
+    request = new Request("https://rpc.invalid/", { __proto__: null, method: "POST" });
+    requestState(request).body = encodeBody(args);
   } catch (error) {
     return PromiseReject(error);
   }
   const answer = fetchUnit.get().subrequest(requestState(request), { __proto__: null, binding, call });
   return PromiseThen(answer, (response) => {
     const s = responseState(response);
-    return PromiseThen(consumeBody(s.body, "bytes", undefined), (bytes) => {
-      const value = decode(bytes);
+    if (s.body === null) throw malformed();
+    s.body.used = true;
+    return PromiseThen(receive(s.body.source), (value) => {
       if (s.status !== 200) throw value;
       return value;
     });
