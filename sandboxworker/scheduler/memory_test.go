@@ -45,7 +45,7 @@ func TestHeapsOfAShardAreBudgeted(t *testing.T) {
 		source = strings.Replace(hoard, "return", `if (r.url.endsWith("/grow")) return new Promise((f) => setTimeout(() => f(new Response("late")), 4000)); return`, 1)
 	}
 	for i := range ids {
-		ids[i] = h.load(source, func(l *limits.Tenant) { l.CPU = 10 * time.Second })
+		ids[i] = h.load(source, func(l *limits.Tenant) { l.CPU, l.Wall = 10*time.Second, 5*time.Minute }) // a busy machine's
 	}
 	count := map[gen.Outcome]int{}
 	note := func(a answer) {
