@@ -88,14 +88,8 @@ func (b *bench) bundleWorkload(name string) (string, error) {
 
 // compared is one workload on one target, all rounds.
 type compared struct {
-	Workload    string    `json:"workload"`
-	Target      string    `json:"target"`
-	Connections int       `json:"connections"`
-	PerSecond   []float64 `json:"requestsPerSecond"`
-	P50Micros   []float64 `json:"p50Micros"`
-	P99Micros   []float64 `json:"p99Micros"`
-	Failed      int       `json:"failed"`
-	CPUMicros   cpuShares `json:"cpuMicrosPerRequest"`
+	Workload string `json:"workload"`
+	row
 }
 
 // comparison is what the peers do with the same workers: workerd with all of them in one process, Node
@@ -177,7 +171,7 @@ func (r *comparison) measure(b *bench, dir string, contenders []*contender) erro
 			if err := w.check(c.at[w.worker]); err != nil {
 				return fmt.Errorf("%s on %s: %w", w.name, c.name, err)
 			}
-			r.Rows = append(r.Rows, &compared{Workload: w.name, Target: c.name, Connections: w.connections})
+			r.Rows = append(r.Rows, &compared{w.name, row{Target: c.name, Connections: w.connections}})
 		}
 	}
 	total, done := b.rounds*len(r.Rows), 0
