@@ -351,6 +351,23 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// Every limit may be 0: nothing is kept, and nothing else happens.
+func TestNothingIsKeptUnderALimitOfNone(t *testing.T) {
+	for name, edit := range map[string]func(*policy.Policy){
+		"cacheEntries": func(p *policy.Policy) { p.Tenant.CacheEntries = 0 },
+		"cacheEntry":   func(p *policy.Policy) { p.Tenant.CacheEntry = 0 },
+		"cacheBytes":   func(p *policy.Policy) { p.Tenant.CacheBytes = 0 },
+		"cache":        func(p *policy.Policy) { p.Cache = 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, edit)
+			defer w.Close()
+			want(t, "put", w.put("one", "http://a.example/", "x", nil, nil), Refused)
+			want(t, "match", w.match("one", "http://a.example/"), Miss)
+		})
+	}
+}
+
 // Puts that never end keep what they have been given, and no more; the host's bound ends them.
 func TestSlowPuts(t *testing.T) {
 	w := newWorld(t, func(p *policy.Policy) { p.Tenant.CacheBytes, p.Cache = 100<<10, 150<<10 })

@@ -25,6 +25,7 @@ type put struct {
 var (
 	errEntry = errors.New("it is larger than an entry may be (cacheEntry, cacheBytes, cache)")
 	errRoom  = errors.New("there is no room: this worker's cache is full of what is being written or read (cacheBytes), or the host's is (cache)")
+	errNone  = errors.New("this worker may keep nothing (cacheEntries: 0)")
 	errShort = errors.New("its body is not as long as it announced")
 	errGone  = errors.New("there is no such tenant any more")
 )
@@ -33,6 +34,9 @@ var (
 func (c *Cache) begin(id string) (*put, error) {
 	pol := c.opt.Policy()
 	p := &put{c: c, l: pol.For(id).Limits, host: pol.Cache}
+	if p.l.CacheEntries == 0 {
+		return nil, errNone
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p.t = c.tenant(id, true); p.t == nil {
