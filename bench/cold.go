@@ -159,12 +159,12 @@ func (b *bench) peerCold(name string, size int) (*peerCold, error) {
 	p := &peerCold{Worker: name, Workers: n}
 	source := func(i int) (string, error) { return b.coldSource(size, i) }
 	b.say("cold: workerd, %s", name)
-	one, err := b.startWorkerdMany(1, source)
+	one, err := b.startWorkerdMany(1, false, source)
 	if err != nil {
 		return nil, err
 	}
 	one.stop()
-	many, err := b.startWorkerdMany(n, source)
+	many, err := b.startWorkerdMany(n, false, source)
 	if err != nil {
 		return nil, err
 	}

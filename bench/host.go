@@ -51,6 +51,7 @@ type hostOptions struct {
 	policy  string                 // a document given with --config
 	beside  string                 // what it says, in words
 	args    []string
+	bin     string // of other binaries than -bin
 	scratch string // where the tenants' folders are put; "" for the temporary directory
 }
 
@@ -95,7 +96,11 @@ func (b *bench) startHost(o hostOptions) (*target, error) {
 	if b.maxShards > 0 {
 		args = append(args, "--max-shards", fmt.Sprint(b.maxShards))
 	}
-	if err := t.start(filepath.Join(b.bin, "bulkhead"), append(args, o.args...), func() error {
+	bin := b.bin
+	if o.bin != "" {
+		bin = o.bin
+	}
+	if err := t.start(filepath.Join(bin, "bulkhead"), append(args, o.args...), func() error {
 		var status struct{}
 		return t.admin.admin("GET", "/v1/status", &status)
 	}); err != nil {
@@ -182,12 +187,25 @@ func (t *target) stop() {
 }
 
 func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	all, err := freeAddrs(1)
 	if err != nil {
 		return "", err
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return all[0], nil
+}
+
+// freeAddrs are n different ports of the loopback that nobody listens at: all are held until the last is
+// found, since the kernel may give a port again at once.
+func freeAddrs(n int) (all []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		all = append(all, l.Addr().String())
+	}
+	return all, nil
 }
 
 // shard is a row of the operators' listing.

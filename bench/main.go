@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -69,6 +70,10 @@ func instruments() []instrument {
 	return []instrument{
 		{"speed", "requests a second and latency, interleaved with workerd", found((*bench).speed)},
 		{"workloads", "the same workers on bulkhead, workerd and Node: JSON, routes, SSR, crypto, 1 MiB down and up", found((*bench).comparison)},
+		{"crowd", "200 workers asked in turn, 1,000 by Zipf's law, beside workerd with as many", found((*bench).crowdsOf)},
+		{"curve", "latency of hello over load, at fixed rates, beside workerd", found((*bench).curveOf)},
+		{"growth", "what a request costs with 1 to 10,000 tenants, 4 to 200 shards, bodies of 1 KB to 100 MB", found((*bench).growthOf)},
+		{"seal", "what each layer of the worker's seal costs: the same commit with it and without", found((*bench).sealCostOf)},
 		{"attack", "64 tenants, one of them hostile: failed and interrupted requests of the others, their p99", found((*bench).attack)},
 		{"replay", "which requests are replayed after a death, shown by an upstream that counts", found((*bench).replay)},
 		{"overshoot", "CPU beyond the limit when the hostile shapes are stopped", found((*bench).overshoot)},
@@ -97,9 +102,11 @@ func found[F finding](f func(*bench) (F, error)) func(*bench) (finding, error) {
 
 func main() {
 	b := &bench{out: os.Stdout, say: progress(os.Stderr)}
-	var only, rows, live, file string
+	var only, rows, live, file, page, from string
 	flag.StringVar(&only, "only", "", "run these `NAMES` only, with commas between")
 	flag.StringVar(&file, "json", "", "also write the result to this `FILE`")
+	flag.StringVar(&page, "html", "", "also write a page with plots to this `FILE`")
+	flag.StringVar(&from, "from", "", "run nothing, and make the page of these `FILES` of -json, with commas between; of an instrument in several the last counts")
 	flag.StringVar(&b.bin, "bin", "bin", "`DIR` of the binaries")
 	flag.IntVar(&b.maxShards, "max-shards", 0, "`N` worker processes at most; 0: the host's own ceiling")
 	flag.IntVar(&b.rounds, "rounds", 5, "speed: rounds; each runs every target at every number of connections")
@@ -120,9 +127,11 @@ func main() {
 	flag.StringVar(&b.scratch, "scratch", "", "`DIR` for the folders of many tenants; default: /dev/shm, or the temporary directory")
 	flag.Usage = usage
 	flag.Parse()
-	err := b.prepare(only, rows, live)
-	if err == nil {
-		err = b.run(file, strings.Split(only, ","))
+	var err error
+	if from != "" {
+		err = pageOf(page, strings.Split(from, ","))
+	} else if err = b.prepare(only, rows, live); err == nil {
+		err = b.run(file, page, strings.Split(only, ","))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -161,6 +170,9 @@ func (b *bench) prepare(only, rows, live string) (err error) {
 		}
 		b.live = append(b.live, n)
 	}
+	if b.rounds < 1 {
+		return fmt.Errorf("-rounds %d: at least one", b.rounds)
+	}
 	if b.cycles < 1 {
 		return fmt.Errorf("-cycles %d: at least one", b.cycles)
 	}
@@ -182,7 +194,7 @@ func (b *bench) prepare(only, rows, live string) (err error) {
 }
 
 // run runs the chosen instruments one after the other; one that fails does not stop the others.
-func (b *bench) run(file string, only []string) error {
+func (b *bench) run(file, page string, only []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	b.ctx = ctx
@@ -211,6 +223,11 @@ func (b *bench) run(file string, only []string) error {
 		if err := writeJSON(file, all); err != nil {
 			return err
 		}
+		if page != "" {
+			if err := writePage(page, all); err != nil {
+				return err
+			}
+		}
 	}
 	if ctx.Err() != nil {
 		bad = append(bad, "interrupted")
@@ -219,6 +236,18 @@ func (b *bench) run(file string, only []string) error {
 		return fmt.Errorf("%d bars do not hold:\n  %s", len(bad), strings.Join(bad, "\n  "))
 	}
 	return nil
+}
+
+// pageOf makes the page of results kept before.
+func pageOf(page string, files []string) error {
+	if page == "" {
+		return errors.New("-from makes a page: say with -html where to write it")
+	}
+	all, err := readResults(files...)
+	if err != nil {
+		return err
+	}
+	return writePage(page, all)
 }
 
 func writeJSON(file string, v any) error {

@@ -194,7 +194,7 @@ func cgroupKernel(pid int) uint64 {
 }
 
 func (b *bench) peerMemory(source string) (*peerMemory, error) {
-	m, err := b.startWorkerdMany(b.peerWorkers, func(int) (string, error) { return source, nil })
+	m, err := b.startWorkerdMany(b.peerWorkers, false, func(int) (string, error) { return source, nil })
 	if err != nil {
 		return nil, err
 	}

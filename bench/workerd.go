@@ -56,19 +56,26 @@ func answers(c *client) error {
 	return nil
 }
 
-// workerdMany is one workerd process with many workers, each behind a unix socket of its own.
+// workerdMany is one workerd process with many workers, each behind a socket of its own: a unix socket, or
+// a port where what is compared is asked over TCP too.
 type workerdMany struct {
 	*target
 	clients []*client
 	took    time.Duration // from exec to the first answer: it serves when all of them are loaded
 }
 
-func (b *bench) startWorkerdMany(n int, source func(i int) (string, error)) (*workerdMany, error) {
+func (b *bench) startWorkerdMany(n int, tcp bool, source func(i int) (string, error)) (*workerdMany, error) {
 	t, bin, err := b.newWorkerd()
 	if err != nil {
 		return nil, err
 	}
 	m := &workerdMany{target: t}
+	var ports []string
+	if tcp {
+		if ports, err = freeAddrs(n); err != nil {
+			return nil, err
+		}
+	}
 	var services, sockets, defs strings.Builder
 	for i := range n {
 		text, err := source(i)
@@ -79,12 +86,16 @@ func (b *bench) startWorkerdMany(n int, source func(i int) (string, error)) (*wo
 		if err := os.WriteFile(filepath.Join(t.dir, file), []byte(text), 0o644); err != nil {
 			return nil, err
 		}
-		socket := filepath.Join(t.dir, fmt.Sprintf("s%d", i))
-		c := newClient(socket)
+		c := newClient(filepath.Join(t.dir, fmt.Sprintf("s%d", i)))
 		c.network = "unix"
+		address := "unix:" + c.addr
+		if tcp {
+			address = ports[i]
+			c = newClient(address)
+		}
 		m.clients = append(m.clients, c)
 		fmt.Fprintf(&services, "    (name = \"w%d\", worker = .w%d),\n", i, i)
-		fmt.Fprintf(&sockets, "    (name = \"s%d\", address = \"unix:%s\", http = (), service = \"w%d\"),\n", i, socket, i)
+		fmt.Fprintf(&sockets, "    (name = \"s%d\", address = %q, http = (), service = \"w%d\"),\n", i, address, i)
 		fmt.Fprintf(&defs, "const w%d :Workerd.Worker = (modules = [ (name = \"worker.js\", esModule = embed \"%s\") ], compatibilityDate = \"2026-01-01\");\n", i, file)
 	}
 	config := filepath.Join(t.dir, "config.capnp")

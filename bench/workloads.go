@@ -331,10 +331,10 @@ func (a *compared) ratio(b *compared) (mid, low, high float64) {
 	return median(all), slices.Min(all), slices.Max(all)
 }
 
-// group is the rows of one workload.
-func (r *comparison) groups() [][]*compared {
+// grouped are the rows of one workload each.
+func grouped(rows []*compared) [][]*compared {
 	var out [][]*compared
-	for _, row := range r.Rows {
+	for _, row := range rows {
 		if n := len(out); n > 0 && out[n-1][0].Workload == row.Workload {
 			out[n-1] = append(out[n-1], row)
 			continue
@@ -346,9 +346,13 @@ func (r *comparison) groups() [][]*compared {
 
 func (r *comparison) print(w io.Writer) {
 	fmt.Fprintf(w, "%s; peers: %s\n", r.Host, strings.Join(r.Peers, ", "))
+	printCompared(w, r.Rows)
+}
+
+func printCompared(w io.Writer, rows []*compared) {
 	tw := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "workload\ton\tconnections\trequests/s (min–max)\tp50 µs\tp99 µs\tfailed\tbulkhead is\tCPU µs a request")
-	for _, g := range r.groups() {
+	for _, g := range grouped(rows) {
 		for _, row := range g {
 			times := ""
 			if row != g[0] {
