@@ -146,14 +146,12 @@ func (r *Registry) bundle(ctx context.Context, e *entry, root *os.Root, m *manif
 		case <-ctx.Done():
 		}
 	}
-	select {
-	case r.slots <- struct{}{}:
-	case <-ctx.Done():
-		return BundleOutput{}, ctx.Err()
+	if err := r.turns.take(ctx, e); err != nil {
+		return BundleOutput{}, err
 	}
 	begin := time.Now()
 	out, err := r.cfg.Bundle(ctx, e.root, e.id)
-	<-r.slots
+	r.turns.done()
 	if !r.cfg.Dev {
 		e.mu.Lock()
 		// Who changes all the time gets a bundler half of the time, not all of it.

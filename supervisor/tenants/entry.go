@@ -23,6 +23,7 @@ type entry struct {
 	used    atomic.Uint32           // Registry.clock at the last Lookup
 	asleep  atomic.Bool             // not watched, although it was built
 	gone    atomic.Bool             // its folder is gone
+	wanted  atomic.Int32            // requests that wait for the first build
 
 	mu     sync.Mutex
 	claims []manifest.Route // guarded by mu

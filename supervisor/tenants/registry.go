@@ -112,7 +112,7 @@ type Info struct {
 type Registry struct {
 	cfg   Config
 	ctx   context.Context // Open's
-	slots chan struct{}   // one token per running bundler
+	turns turns           // of the bundlers
 	looks chan struct{}   // one token per folder that is being walked
 	table atomic.Pointer[table]
 	pol   atomic.Pointer[policy.Policy]
@@ -150,7 +150,7 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{cfg: cfg, ctx: ctx, slots: make(chan struct{}, cfg.Concurrency), looks: make(chan struct{}, maxLooks), shelf: shelf, claimed: map[*entry]bool{}, told: map[uint64]bool{},
+	r := &Registry{cfg: cfg, ctx: ctx, turns: turns{free: cfg.Concurrency}, looks: make(chan struct{}, maxLooks), shelf: shelf, claimed: map[*entry]bool{}, told: map[uint64]bool{},
 		looked: make([]time.Time, len(cfg.Roots))}
 	r.pol.Store(cfg.Policy)
 	empty, _ := buildTable(nil, nil)
@@ -298,6 +298,8 @@ func (r *Registry) Len() int { return int(r.count.Load()) }
 
 // first has a tenant built that never was, and waits for it.
 func (r *Registry) first(ctx context.Context, e *entry) *Version {
+	e.wanted.Add(1)
+	defer e.wanted.Add(-1)
 	why := ""
 	switch err := r.await(ctx, r.ensure(e)); {
 	case err == nil:
