@@ -135,3 +135,45 @@ func TestATrimStopsNoTurn(t *testing.T) {
 		t.Errorf("the turn that gives everything back: %v %v %v", turn.Status, turn.Reason, texts(&turn))
 	}
 }
+
+// What light trims leave uncollected does not add up, and is there for the next whole one.
+func TestLightTrimsLeaveLittle(t *testing.T) {
+	locked(t)
+	i := loadBundle(t, one(`let kept; export default { fetch(r) {
+		if (r.inv === 1000) kept = Array.from({ length: 1 << 16 }, () => ({}));
+		else if (r.inv === 1001) kept = null;
+		let n = 0;
+		for (let k = 0; k < (r.inv % 7) * 100; k++) n += [k, {}].length;
+		return "" + n;
+	} }`), Limits{MemoryBytes: 24 << 20, Timers: 9})
+	defer i.Dispose()
+	used := func() uint64 { u := i.Usage(); return u.HeapBytes + u.ExternalBytes }
+	get(i, 1)
+	if !i.TrimLightly() {
+		t.Error("what was never collected is left at that")
+	}
+	first, collections := used(), 0
+	for inv := uint32(2); inv < 200; inv++ {
+		if turn := get(i, inv); turn.Status != OK {
+			t.Fatal(turn.Status)
+		}
+		if i.TrimLightly() {
+			collections++
+		}
+		// Twice the bound: what a collection keeps (feedback, bytecode) is the base of the next.
+		if n := used(); n > first+128<<10 {
+			t.Fatalf("after %d trims %d bytes are left, of at first %d", inv, n, first)
+		}
+	}
+	if collections == 0 || collections > 100 {
+		t.Errorf("%d of 198 light trims collected", collections)
+	}
+	get(i, 1000)
+	i.TrimLightly()
+	big := used()
+	get(i, 1001)
+	i.TrimLightly()
+	if i.Trim(); used() > big-1<<20 {
+		t.Errorf("garbage of megabytes is left: %d bytes, it was %d", used(), big)
+	}
+}

@@ -84,3 +84,28 @@ func BenchmarkStream(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRareRequest is a request to a tenant that is asked so seldom that it is made small after each:
+// what it costs to wake, to answer and to be made small again. Many of them, so that none is in the caches.
+func BenchmarkRareRequest(b *testing.B) {
+	var all []*worker
+	for range 32 {
+		all = append(all, load(b, `export default { fetch() { return new Response("hello"); } }`))
+	}
+	headers := []byte("host\nt.localhost\nuser-agent\nbench/1.0\naccept\n*/*\naccept-encoding\ngzip\n")
+	inv := uint32(0)
+	var asking, trimming time.Duration
+	for b.Loop() {
+		w := all[int(inv)%len(all)]
+		inv++
+		begin := time.Now()
+		if turn := w.iso.Request(epoch, engine.Request{Inv: inv, Method: "GET", URL: "http://t.localhost/path?x=1", Headers: headers}); turn.Status != engine.OK {
+			b.Fatal(turn.Status)
+		}
+		asked := time.Now()
+		w.iso.TrimLightly()
+		asking, trimming = asking+asked.Sub(begin), trimming+time.Since(asked)
+	}
+	b.ReportMetric(float64(asking.Microseconds())/float64(b.N), "µs-asked/op")
+	b.ReportMetric(float64(trimming.Microseconds())/float64(b.N), "µs-trimmed/op")
+}

@@ -148,7 +148,7 @@ func (x *executor) flush() {
 // run gives a tenant its quantum.
 func (x *executor) run(t *tenant) {
 	s := x.s
-	t.trimmed = false
+	t.size = untrimmed
 	began := time.Now()
 	x.since = 0
 	for n := 0; ; n++ {

@@ -125,11 +125,11 @@ func (s *Scheduler) settle(t *tenant) {
 }
 
 // victim is the idle tenant whose isolate is to be made smaller or given up, or nil. Those whose
-// isolates were not trimmed since they last ran come first. Caller holds mu.
+// isolates were made least small since they last ran come first. Caller holds mu.
 func (s *Scheduler) victim() *tenant {
 	var v *tenant
 	for _, t := range s.tenants {
-		if t.idle() && (v == nil || v.trimmed && !t.trimmed || v.trimmed == t.trimmed && t.lastRun.Before(v.lastRun)) {
+		if t.idle() && (v == nil || t.size < v.size || v.size == t.size && t.lastRun.Before(v.lastRun)) {
 			v = t
 		}
 	}
@@ -151,7 +151,7 @@ func (s *Scheduler) claim(t *tenant) {
 // before.
 func (x *executor) reclaim(t *tenant) {
 	x.since = ownCPU()
-	if t.trimmed {
+	if t.size == collected {
 		x.dispose(t)
 	} else {
 		x.trim(t)
@@ -172,11 +172,19 @@ func (x *executor) reclaim(t *tenant) {
 
 // trim makes the isolate of an idle tenant smaller. That is nobody's CPU limit's.
 func (x *executor) trim(t *tenant) {
-	t.trimmed = true
-	if t.iso != nil {
-		x.inside(t, t.iso.Trim)
-		t.measure()
+	lightly := t.lightly
+	t.size, t.lightly = collected, false
+	if t.iso == nil {
+		return
 	}
+	x.inside(t, func() {
+		if !lightly {
+			t.iso.Trim()
+		} else if !t.iso.TrimLightly() {
+			t.size = trimmed
+		}
+	})
+	t.measure()
 }
 
 // measure reads what t's isolate takes. Called by t's executor.

@@ -81,7 +81,8 @@ type tenant struct {
 	results     []*opResult   // of operations, oldest first; delivered before any event
 	resultBytes int           // of their data
 	unowned     time.Duration // CPU of operations that belong to no invocation, since it was last shared out
-	trimmed     bool          // its isolate was made small since it last ran; read under mu while it is idle
+	size        size          // what its isolate was made since it last ran; read under mu while it is idle
+	lightly     bool          // whoever claimed it for memory wants it trimmed lightly
 
 	log logAccount // of code that belongs to no request, since the last one began
 

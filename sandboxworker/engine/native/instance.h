@@ -159,6 +159,7 @@ struct bh_isolate {
   std::atomic<uint8_t> reason{0};
 
   std::atomic<uint64_t> heap_bytes{0};
+  uint64_t trimmed_bytes = 0;  // heap and external after the last collection of bh_trim; 0: none yet
   std::atomic<uint64_t> external_bytes{0};
 
   static bh_isolate* From(v8::Isolate* iso) {

@@ -152,10 +152,13 @@ bh_isolate* bh_isolate_new(uint64_t heap_max) {
   return i.release();
 }
 
+// Bytes by which an isolate may have grown since it was last collected for a trim to leave it at that.
+constexpr uint64_t kWorthCollecting = 64 << 10;
+
 // Not LowMemoryNotification: it collects until nothing more goes, takes twice the time for the last
 // 4 KiB, and drops the bytecode that the next request compiles again.
-void bh_trim(bh_isolate* i) {
-  if (!i->usable) return;
+int bh_trim(bh_isolate* i, int collect) {
+  if (!i->usable) return 0;
   bh_drop_output(i);
   v8::Isolate* iso = i->iso;
   {
@@ -166,11 +169,19 @@ void bh_trim(bh_isolate* i) {
     iso->SetStackLimit(bulkhead::StackLimit());
     bulkhead::FrozenClock clock(i->clock_ms);
     // Nothing of the tenant runs: what finalization registries have to say waits for the next I/O.
-    iso->MemoryPressureNotification(v8::MemoryPressureLevel::kCritical);
-    iso->MemoryPressureNotification(v8::MemoryPressureLevel::kNone);
+    // A whole collection costs milliseconds, which a tenant that is asked now and then would cost each time.
     i->MeasureMemory();
+    uint64_t all = i->heap_bytes.load() + i->external_bytes.load();
+    if (collect == 0) collect = i->trimmed_bytes == 0 || all > i->trimmed_bytes + kWorthCollecting;
+    if (collect != 0) {
+      iso->MemoryPressureNotification(v8::MemoryPressureLevel::kCritical);
+      iso->MemoryPressureNotification(v8::MemoryPressureLevel::kNone);
+      i->MeasureMemory();
+      i->trimmed_bytes = i->heap_bytes.load() + i->external_bytes.load();
+    }
   }
   i->Sleep();  // to leave an isolate is to write to it
+  return collect;
 }
 
 size_t bh_dormant_check(bh_isolate* i, size_t* wrong) {

@@ -143,11 +143,17 @@ func (i Isolate) Bootstrap(memoryLimit uint64) error {
 // the first isolate can.
 func (i Isolate) MakeCodeCache() error { return message(C.bh_make_code_cache(i.p)) }
 
-// Trim collects garbage and gives spare memory back to the kernel.
-func (i Isolate) Trim() {
-	if i.p != nil {
-		C.bh_trim(i.p)
+// Trim gives spare memory back to the kernel. Garbage is collected before if collect is set, or if there can be
+// more than 64 KiB of what has come since the last time; it reports whether it was.
+func (i Isolate) Trim(collect bool) bool {
+	if i.p == nil {
+		return true
 	}
+	want := C.int(0)
+	if collect {
+		want = 1
+	}
+	return C.bh_trim(i.p, want) != 0
 }
 
 // DormantCheck is for tests: bytes that Trim gives back of V8's own memory, and in how many ranges they

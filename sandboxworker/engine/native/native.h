@@ -115,7 +115,7 @@ char* bh_bootstrap(bh_isolate* i, uint64_t memory_limit);
 // Make the process's code cache from what this isolate has compiled so far. NULL: done.
 char* bh_make_code_cache(bh_isolate* i);
 // Collect what is garbage and give what V8 keeps in reserve back to the kernel. Between turns.
-void bh_trim(bh_isolate* i);
+int bh_trim(bh_isolate* i, int collect);  // returns whether garbage was collected
 // For tests: give back what bh_trim gives back, write it anew, and count the ranges in which that is not
 // what was there. How many bytes were given back. Between turns.
 size_t bh_dormant_check(bh_isolate* i, size_t* wrong);
