@@ -147,3 +147,13 @@ func TestIdleTenantsAreTrimmedOnce(t *testing.T) {
 	}
 	h.wantOK(h.get(idle, "/"), "3")
 }
+
+// A shard that nobody asks anything wakes up seldom, and the wall clock of who comes then is watched as ever.
+func TestTheJanitorDozes(t *testing.T) {
+	h := startShard(t, Options{TrimAfter: 10 * time.Millisecond})
+	n := h.load(`export default { fetch() { return new Promise((resolve) => setTimeout(resolve, 1e8)); } }`, func(l *limits.Tenant) { l.Wall = 50 * time.Millisecond })
+	for range 3 {
+		h.eventually("it does not doze", func() bool { return h.s.dozing })
+		h.wantOutcome(h.get(n, "/"), gen.Outcome_exceededWallTime)
+	}
+}

@@ -95,6 +95,7 @@ type Scheduler struct {
 	lastRun   time.Time              // guarded by mu; when the last quantum of any tenant began, or memory was given up
 	rested    bool                   // guarded by mu; the process has been made smaller since
 	trimDue   bool                   // guarded by mu; a stale tenant waits for an executor without work
+	dozing    bool                   // guarded by mu; the janitor looks seldom
 	trimming  bool                   // guarded by mu; an executor makes a stale tenant smaller
 	stopped   bool                   // guarded by mu
 	err       error                  // guarded by mu; why it stopped
@@ -111,6 +112,7 @@ type Scheduler struct {
 	executors []*executor // one for each slot of the black box; fixed after New
 	dog       *watchdog
 	stop      chan struct{} // closed when stopped
+	rouse     chan struct{} // ends the janitor's doze; capacity 1
 }
 
 // New makes a scheduler that reads and writes data and runs isolates of eng. It fills the pool
@@ -127,6 +129,7 @@ func New(eng *engine.Engine, data *workerside.Data, opt Options) (*Scheduler, er
 		timerDue: -1,
 		lastRun:  time.Now(),
 		stop:     make(chan struct{}),
+		rouse:    make(chan struct{}, 1),
 	}
 	s.threads.idle = sync.NewCond(&s.mu)
 	s.scrub.wiped = sync.NewCond(&s.mu)
@@ -338,20 +341,35 @@ func (s *Scheduler) dispatchOpen(f gen.Frame, raw []byte) error {
 		t.inFlight.Add(1)
 	}
 	s.streams[id] = inv
+	if s.dozing { // its wall clock runs from now on
+		s.dozing = false
+		select {
+		case s.rouse <- struct{}{}:
+		default: // it was called before, and has not looked yet
+		}
+	}
 	s.post(t, event{kind: evOpen, inv: inv, frame: s.keep(raw)})
 	s.shed()
 	return nil
 }
 
+const (
+	janitorEvery = 25 * time.Millisecond
+	// janitorDozes is how long the janitor sleeps while there is nothing that it could find late. A host has
+	// hundreds of shards that nobody asks anything: forty looks a second in each took two thirds of a core of 200.
+	janitorDozes = 500 * time.Millisecond
+)
+
 // janitor looks for invocations whose wall clock has run out while they wait.
 func (s *Scheduler) janitor() {
-	tick := time.NewTicker(25 * time.Millisecond)
+	tick := time.NewTimer(janitorEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-tick.C:
+		case <-s.rouse:
 		}
 		now := time.Now()
 		s.mu.Lock()
@@ -369,6 +387,11 @@ func (s *Scheduler) janitor() {
 		s.askToTrim(now)
 		s.retireThreads(now)
 		rest := s.resting(now)
+		next := janitorEvery
+		if s.dozing = len(s.streams) == 0 && len(s.early.tenants) == 0 && !s.trimDue && !s.trimming; s.dozing {
+			next = janitorDozes
+		}
+		tick.Reset(next)
 		s.mu.Unlock()
 		if rest {
 			// Go's heap and the C++ one keep what their last burst needed; nobody waits for a core now.
