@@ -24,7 +24,7 @@ import (
 const (
 	cacheBytes = 128 << 20 // of all caches together; the least recently used go first
 	cacheMost  = 960 << 10 // of one; a control message holds no more
-	// Code of 4 KiB starts 0.1 to 0.3 ms sooner with a cache, of 20 KiB 0.7 to 1.1 ms (BenchmarkCold).
+	// Code of 4 KiB starts 0.1 to 0.3 ms sooner with a cache, of 20 KiB 0.7 ms (BenchmarkCold).
 	cacheLeast  = 4 << 10
 	cacheSettle = 2 * time.Second // from a load to the moment its hot functions are compiled
 
