@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 	"time"
 )
@@ -24,6 +25,8 @@ type coldRow struct {
 	Bytes   int     `json:"bytes"`
 	Fresh   latency `json:"fresh"`   // never loaded before
 	Evicted latency `json:"evicted"` // loaded, asked, and evicted before
+	Cached  latency `json:"cached"`  // evicted before, with a code cache that was made meanwhile
+	Caches  int     `json:"caches"`  // that were made; the workers without one are among Cached
 	Warm    latency `json:"warm"`
 }
 
@@ -38,16 +41,22 @@ type peerCold struct {
 	NoteErr string  `json:"error,omitempty"`
 }
 
-// coldSizes are the workers of the bars; 0 is hello.
-func coldSizes() []struct {
+type coldSize struct {
 	name string
 	size int
-} {
-	return []struct {
-		name string
-		size int
-	}{{"hello", 0}, {"20 KB", 20 << 10}, {"1 MB", 1 << 20}}
 }
+
+// coldSizes are the workers of the bars, or the one that was asked for; 0 is hello.
+func (b *bench) coldSizes() []coldSize {
+	all := []coldSize{{"hello", 0}, {"20 KB", 20 << 10}, {"1 MB", 1 << 20}}
+	return slices.DeleteFunc(all, func(s coldSize) bool { return b.coldWorker != "" && s.name != b.coldWorker })
+}
+
+const (
+	coldLoads   = 3                // after which a small worker is worth a code cache
+	coldCaches  = 3 * time.Minute  // for the making of all of them
+	coldStalled = 20 * time.Second // without another
+)
 
 // coldSource is worker n of a size.
 func (b *bench) coldSource(size int, n int) (string, error) {
@@ -60,7 +69,7 @@ func (b *bench) coldSource(size int, n int) (string, error) {
 
 func (b *bench) cold() (*coldStarts, error) {
 	res := &coldStarts{}
-	for _, s := range coldSizes() {
+	for _, s := range b.coldSizes() {
 		row := &coldRow{Worker: s.name}
 		var names []string
 		t, err := b.startHost(hostOptions{tenants: func(dir string) error {
@@ -88,7 +97,7 @@ func (b *bench) cold() (*coldStarts, error) {
 		}
 		res.Rows = append(res.Rows, row)
 	}
-	for _, s := range coldSizes() {
+	for _, s := range b.coldSizes() {
 		p, err := b.peerCold(s.name, s.size)
 		if err != nil {
 			return nil, err
@@ -108,8 +117,8 @@ func (r *coldRow) measure(b *bench, t *target, names []string) error {
 	// The building of so many bundles leaves the host with garbage and its helpers with their ends.
 	b.say("cold: %s: the host comes to rest", r.Worker)
 	time.Sleep(5 * time.Second)
-	var fresh, evicted, warm histogram
-	for _, h := range []*histogram{&fresh, &evicted} {
+	var fresh, evicted, cached, warm histogram
+	pass := func(h *histogram) error {
 		for i, name := range names {
 			if err := b.ctx.Err(); err != nil {
 				return err
@@ -124,15 +133,57 @@ func (r *coldRow) measure(b *bench, t *target, names []string) error {
 			h.add(extra)
 			warm.add(w)
 		}
-		if h == &fresh {
-			for _, name := range names {
-				if err := t.admin.admin("POST", "/v1/evict/"+name, nil); err != nil {
-					return err
-				}
+		for _, name := range names {
+			if err := t.admin.admin("POST", "/v1/evict/"+name, nil); err != nil {
+				return err
 			}
 		}
+		return nil
 	}
-	r.Fresh, r.Evicted, r.Warm = fresh.latency(), evicted.latency(), warm.latency()
+	for _, h := range []*histogram{&fresh, &evicted} {
+		if err := pass(h); err != nil {
+			return err
+		}
+	}
+	if r.Bytes >= coldLeast {
+		var unmeasured histogram
+		for range coldLoads - 2 {
+			if err := pass(&unmeasured); err != nil {
+				return err
+			}
+		}
+		if err := r.caches(b, t, len(names)); err != nil {
+			return err
+		}
+		if err := pass(&cached); err != nil {
+			return err
+		}
+	}
+	r.Fresh, r.Evicted, r.Cached, r.Warm = fresh.latency(), evicted.latency(), cached.latency(), warm.latency()
+	return nil
+}
+
+// coldLeast is the least a worker with a code cache has of code, bytes.
+const coldLeast = 4 << 10
+
+// caches waits until the host has made the code caches of n workers, or makes no more.
+func (r *coldRow) caches(b *bench, t *target, n int) error {
+	b.say("cold: %s: the host makes %d code caches", r.Worker, n)
+	end, last := time.Now().Add(coldCaches), time.Now()
+	for r.Caches < n && time.Now().Before(end) && time.Since(last) < coldStalled {
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-b.ctx.Done():
+			return b.ctx.Err()
+		}
+		m, err := t.metrics("bulkhead_placement_total")
+		if err != nil {
+			return err
+		}
+		if made := int(m[`event="codeCacheMade"`]); made > r.Caches {
+			r.Caches, last = made, time.Now()
+		}
+	}
 	return nil
 }
 
@@ -205,9 +256,10 @@ func (c *coldStarts) broken() []string { return nil }
 func (c *coldStarts) print(w io.Writer) {
 	fmt.Fprintln(w, c.Host)
 	tw := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "worker\tbytes\ttenants\tfresh, ms: p50 (bar 2)\tp99 (bar 10)\tafter eviction, ms: p50\tp99\twarm, ms: p50")
+	fmt.Fprintln(tw, "worker\tbytes\ttenants\tfresh, ms: p50 (bar 2)\tp99 (bar 10)\tafter eviction, ms: p50\tp99\twith a code cache, ms: p50\tp99\tof them cached\twarm, ms: p50")
 	for _, r := range c.Rows {
-		fmt.Fprintf(tw, "%s\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\n", r.Worker, r.Bytes, r.Fresh.Requests, r.Fresh.P50Micros/1e3, r.Fresh.P99Micros/1e3, r.Evicted.P50Micros/1e3, r.Evicted.P99Micros/1e3, r.Warm.P50Micros/1e3)
+		fmt.Fprintf(tw, "%s\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%.2f\n", r.Worker, r.Bytes, r.Fresh.Requests, r.Fresh.P50Micros/1e3, r.Fresh.P99Micros/1e3, r.Evicted.P50Micros/1e3, r.Evicted.P99Micros/1e3,
+			r.Cached.P50Micros/1e3, r.Cached.P99Micros/1e3, r.Caches, r.Warm.P50Micros/1e3)
 	}
 	tw.Flush()
 	fmt.Fprintf(w, "%s, unsandboxed:\n", c.Version)

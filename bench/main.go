@@ -42,6 +42,7 @@ type bench struct {
 
 	kills       int
 	coldTenants int
+	coldWorker  string
 	live        []int
 	peerWorkers int
 	registered  int
@@ -115,6 +116,7 @@ func main() {
 	flag.StringVar(&rows, "rows", "", "attack, corpus, spies: run these `ROWS` only, with commas between; -only attack -rows list lists them")
 	flag.Float64Var(&b.rate, "rate", 4, "attack: requests a second of each of the 63 victims")
 	flag.IntVar(&b.kills, "kills", 1000, "overshoot: kills over the three shapes of the bar; each other shape gets a tenth")
+	flag.StringVar(&b.coldWorker, "cold-worker", "", `cold: only this size, such as "20 KB"; all`)
 	flag.IntVar(&b.coldTenants, "cold-tenants", 200, "cold: tenants of each size, at most 250")
 	flag.StringVar(&live, "live", "1000,10000", "memory: numbers of live tenants")
 	flag.IntVar(&b.peerWorkers, "peer-workers", 500, "memory: workers in workerd")
@@ -178,6 +180,9 @@ func (b *bench) prepare(only, rows, live string) (err error) {
 	}
 	if b.coldTenants < 1 || b.coldTenants > 250 {
 		return fmt.Errorf("-cold-tenants %d: 1 to 250, as many as the host builds before they are asked for", b.coldTenants)
+	}
+	if len(b.coldSizes()) == 0 {
+		return fmt.Errorf("-cold-worker %q: there are hello, 20 KB and 1 MB", b.coldWorker)
 	}
 	if b.scratch == "" {
 		if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {

@@ -48,7 +48,7 @@ func BenchmarkCold(b *testing.B) {
 		name   string
 		size   int
 		cached bool
-	}{{"hello", 0, false}, {"20KB", 20 << 10, false}, {"20KB,cached", 20 << 10, true}, {"1MB", 1 << 20, false}, {"1MB,cached", 1 << 20, true}} {
+	}{{"hello", 0, false}, {"4KB", 4 << 10, false}, {"4KB,cached", 4 << 10, true}, {"20KB", 20 << 10, false}, {"20KB,cached", 20 << 10, true}, {"1MB", 1 << 20, false}, {"1MB,cached", 1 << 20, true}} {
 		b.Run(c.name, func(b *testing.B) {
 			headers := []byte("host\nt.localhost\nuser-agent\nbench/1.0\naccept\n*/*\naccept-encoding\ngzip\n")
 			var spent [5]time.Duration

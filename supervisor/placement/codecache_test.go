@@ -72,3 +72,89 @@ func TestCodeCachesStayWithTheirTenant(t *testing.T) {
 		pool.Close()
 	})
 }
+
+// Caches together stay within their bound, and the one that was used last stays.
+func TestCodeCachesAreBounded(t *testing.T) {
+	c := newCaches(3000)
+	of := func(n int) *tenants.Version {
+		v := version(fmt.Sprint("t", n))
+		v.Bundle = make([]byte, cacheLeast)
+		return v
+	}
+	load := func(n int) []byte { data, _ := c.get(of(n)); return data }
+	for n := range 3 {
+		load(n)
+		if !c.put(of(n), make([]byte, 1000)) {
+			t.Fatalf("cache %d was not kept", n)
+		}
+	}
+	if load(0) == nil {
+		t.Fatal("the first cache is gone before there was need")
+	}
+	load(3)
+	c.put(of(3), make([]byte, 1000))
+	for n, want := range []bool{true, false, true, true} {
+		if c.has(of(n)) != want {
+			t.Errorf("cache %d: kept %v, want %v", n, !want, want)
+		}
+	}
+	load(4)
+	if c.put(of(4), make([]byte, 3001)) || c.bytes > 3000 {
+		t.Errorf("a cache larger than all together was kept, or %d bytes of 3000 are", c.bytes)
+	}
+	for n := range 5 {
+		c.keepOnly(of(n).Tenant, "another")
+	}
+	if c.bytes != 0 || len(c.tenants) != 0 || c.recent.Len() != 0 {
+		t.Errorf("%d bytes of %d tenants (%d in the list) are left of versions that are gone", c.bytes, len(c.tenants), c.recent.Len())
+	}
+}
+
+// A version is asked for once: as soon as it has been started often enough, and again only if its cache could
+// not be made or was given up. What is small waits longer, what is tiny for ever.
+func TestCodeCachesAreAskedForOnce(t *testing.T) {
+	for _, c := range []struct{ size, after int }{{cacheLeast - 1, 0}, {cacheLeast, forgeAfterSmall}, {forgeSmall, forgeAfter}} {
+		all := newCaches(cacheBytes)
+		v := version("t")
+		v.Bundle = make([]byte, c.size)
+		asked := 0
+		for n := 1; n <= 10; n++ {
+			if _, forge := all.get(v); forge {
+				if asked++; n != c.after {
+					t.Errorf("%d bytes: asked for at load %d, want %d", c.size, n, c.after)
+				}
+			}
+		}
+		all.again(v)
+		if _, forge := all.get(v); forge != (c.after > 0) || asked != min(c.after, 1) {
+			t.Errorf("%d bytes: asked for %d times; once it could not be made: %v", c.size, asked, forge)
+		}
+	}
+}
+
+// A cache is made when nobody starts: loads put it off, but not for ever.
+func TestCodeCachesWaitForALull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool := newPool(t, &plant{}, nil)
+		waited := func(busy time.Duration) time.Duration {
+			began := time.Now()
+			pool.starting.Add(1)
+			time.AfterFunc(busy, func() {
+				pool.started.Store(int64(time.Since(pool.start)))
+				pool.starting.Add(-1)
+			})
+			if !pool.lull() {
+				t.Fatal("the pool has closed")
+			}
+			return time.Since(began)
+		}
+		if d := waited(2 * time.Second); d != 2*time.Second+forgePause {
+			t.Errorf("a load of 2 s put it off by %v, want %v", d, 2*time.Second+forgePause)
+		}
+		if d := waited(time.Minute); d != forgeLate {
+			t.Errorf("a load of a minute put it off by %v, want %v", d, forgeLate)
+		}
+		time.Sleep(2 * time.Minute)
+		pool.Close()
+	})
+}

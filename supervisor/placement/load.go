@@ -18,7 +18,10 @@ import (
 // a client that leaves does not undo it for the others.
 func (p *Pool) load(pl *place) {
 	began := time.Now()
+	p.starting.Add(1)
 	err := p.tryLoad(pl)
+	p.started.Store(int64(time.Since(p.start)))
+	p.starting.Add(-1)
 	var le *LoadError
 	switch {
 	case err == nil && p.opt.OnStarted != nil:
@@ -130,7 +133,7 @@ func (p *Pool) tryLoad(pl *place) error {
 		req.Begun = func() { p.begun(pl) }
 		var forge bool
 		if req.CodeCache, forge = p.caches.get(pl.v); forge {
-			p.wg.Go(func() { p.forge(pl.v) })
+			p.wantCache(pl.v)
 		}
 		res, err = s.conn.Load(ctx, req)
 		cancel()

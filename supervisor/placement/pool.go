@@ -30,8 +30,12 @@ type Pool struct {
 	current map[string]*tenants.Version // guarded by mu; what Retire said last
 	shards  map[uint32]*shard           // guarded by mu; alive, as far as is known
 	spawns  map[kind]*spawning          // guarded by mu
-	forging sync.Mutex                  // held while a code cache is made
-	caches  caches
+	// caches are the code caches of tenants' versions. forges are those to be made, by one goroutine, when no
+	// load is under way.
+	caches   caches
+	forges   chan *tenants.Version
+	starting atomic.Int32 // loads under way
+	started  atomic.Int64 // ns since start at which the last one was over
 	// standings holds what is held against tenants, by id.
 	standings map[string]*standing // guarded by mu
 	cohorts   uint64               // guarded by mu; last cohort given
@@ -64,7 +68,8 @@ func New(opt Options) *Pool {
 		current:   map[string]*tenants.Version{},
 		shards:    map[uint32]*shard{},
 		spawns:    map[kind]*spawning{},
-		caches:    caches{entries: map[cacheKey]*cached{}},
+		caches:    newCaches(cacheBytes),
+		forges:    make(chan *tenants.Version, forgeQueue),
 		met:       map[string]*met{},
 		standings: map[string]*standing{},
 		kills:     map[string]uint64{},
@@ -76,6 +81,7 @@ func New(opt Options) *Pool {
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.sweep)
+	p.wg.Go(p.forger)
 	p.wg.Go(p.renew)
 	p.wg.Go(p.watchTenants)
 	return p

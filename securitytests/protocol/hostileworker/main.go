@@ -204,7 +204,7 @@ func (s *shard) Load(ctx context.Context, call gen.Shard_load) error {
 
 func (s *shard) Configure(context.Context, gen.Shard_configure) error { return nil }
 
-// CodeCache answers with twice what a control message may hold: only large tenants are asked for one.
+// CodeCache answers with twice what a control message may hold: it is asked for one of tenants from 4 KiB of code up.
 func (s *shard) CodeCache(_ context.Context, call gen.Shard_codeCache) error {
 	res, err := call.AllocResults()
 	if err != nil {
