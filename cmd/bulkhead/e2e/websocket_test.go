@@ -547,7 +547,7 @@ func TestWebSocketCloseWaits(t *testing.T) {
 	w = dialWS(t, h, "later")
 	w.frame(0x81, []byte("never"))
 	w.frame(0x88, []byte("\x03\xe8"))
-	if code := w.closeCode(); code != 1005 {
+	if code := w.closeCode(); code != 1005 && code != 1000 { // the worker's timer, or the gateway's a second later
 		t.Errorf("a listener that is never done: closed with %d", code)
 	}
 	if a := h.Get("asks", "/"); a.Body != "1000 true" {
