@@ -34,6 +34,7 @@ type sockets struct {
 	Moves       int            `json:"moves"`
 	Failures    []string       `json:"failures"`  // of the disturbances themselves
 	Incidents   map[string]int `json:"incidents"` // by kind and tenants
+	HostEnds    map[string]int `json:"hostEnds"`  // what ended sockets, as the host counted it
 }
 
 const (
@@ -123,6 +124,14 @@ func (b *bench) sockets() (*sockets, error) {
 	r.ForMs, r.Latency = ms(time.Since(begin)), all.latency()
 	if r.Incidents, err = t.incidents("loud-crasher"); err != nil {
 		return nil, err
+	}
+	ends, err := t.metrics("bulkhead_websockets_ended_total")
+	if err != nil {
+		return nil, err
+	}
+	r.HostEnds = map[string]int{}
+	for labels, n := range ends {
+		r.HostEnds[labels] = int(n)
 	}
 	var closers sync.WaitGroup
 	for _, c := range conns {
@@ -290,7 +299,7 @@ func (r *sockets) disturb(ctx context.Context, t *target, folder string) {
 
 func (r *sockets) broken() (out []string) {
 	if r.Lost > 0 || r.Wrong > 0 {
-		out = append(out, fmt.Sprintf("%d of %d sockets were lost (%s), %d echoes were wrong", r.Lost, r.Sockets, counts(r.Ends), r.Wrong))
+		out = append(out, fmt.Sprintf("%d of %d sockets were lost (%s; the host counted %s), %d echoes were wrong", r.Lost, r.Sockets, counts(r.Ends), counts(r.HostEnds), r.Wrong))
 	}
 	if len(r.Failures) > 0 {
 		out = append(out, "the disturbances failed: "+strings.Join(r.Failures, "; "))
@@ -305,5 +314,5 @@ func (r *sockets) print(w io.Writer) {
 	fmt.Fprintf(w, "%s\n%d WebSockets over %d tenants, %d echoes in %.0f s: p50 %.1f ms, p99 %.1f ms; %d lost, %d wrong\n",
 		r.Host, r.Sockets, r.Tenants, r.Echoes, r.ForMs/1e3, r.Latency.P50Micros/1e3, r.Latency.P99Micros/1e3, r.Lost, r.Wrong)
 	fmt.Fprintf(w, "an idle connection: %.1f KB in the gateway, %.1f KB in the shards\n", r.GatewayEach/1024, r.ShardsEach/1024)
-	fmt.Fprintf(w, "meanwhile of others: %d crashes, %d deployments, %d moves; incidents: %s\n", r.Crashes, r.Deployments, r.Moves, counts(r.Incidents))
+	fmt.Fprintf(w, "meanwhile of others: %d crashes, %d deployments, %d moves; incidents: %s; ended, as the host counted: %s\n", r.Crashes, r.Deployments, r.Moves, counts(r.Incidents), counts(r.HostEnds))
 }

@@ -35,6 +35,9 @@ type (
 		Entrypoint string
 		Name       string
 		Upgrade    bool
+		Props      string
+		Carrier    uint64 // of a function event
+		Function   uint16 // likewise
 	}
 	// Head is a response's beginning.
 	Head struct {
@@ -59,6 +62,7 @@ type (
 		Binding  uint16 // 0: it goes out
 		Call     string // the RPC method asked for
 		Upgrade  bool   // a WebSocket is asked for
+		Function uint16 // with FunctionBinding
 	}
 	// Done is the end of an invocation.
 	Done struct {
@@ -127,7 +131,7 @@ func (b *Batch) reset(room []byte) (*capnp.Message, *capnp.Segment, error) {
 
 // Open appends an open frame.
 func (b *Batch) Open(stream uint64, o *Open) {
-	payload := len(o.Method) + len(o.URL) + len(o.Headers) + len(o.Body) + len(o.RequestID) + len(o.Entrypoint) + len(o.Name)
+	payload := len(o.Method) + len(o.URL) + len(o.Headers) + len(o.Body) + len(o.RequestID) + len(o.Entrypoint) + len(o.Name) + len(o.Props)
 	b.frame(stream, payload, func(f gen.Frame) error {
 		p, err := f.NewOpen()
 		if err != nil {
@@ -139,8 +143,10 @@ func (b *Batch) Open(stream uint64, o *Open) {
 		p.SetAttempt(o.Attempt)
 		p.SetEvent(o.Event)
 		p.SetUpgrade(o.Upgrade)
+		p.SetCarrier(o.Carrier)
+		p.SetFunction(o.Function)
 		return firstError(
-			setText(p.SetEntrypoint, o.Entrypoint), setText(p.SetName, o.Name),
+			setText(p.SetEntrypoint, o.Entrypoint), setText(p.SetName, o.Name), setText(p.SetProps, o.Props),
 			p.SetMethod(o.Method), p.SetUrl(o.URL), setData(p.SetHeaders, o.Headers),
 			setData(p.SetBody, o.Body), p.SetRequestId(o.RequestID))
 	})
@@ -173,6 +179,7 @@ func (b *Batch) Fetch(stream uint64, r *Fetch) {
 		p.SetRedirect(r.Redirect)
 		p.SetBinding(r.Binding)
 		p.SetUpgrade(r.Upgrade)
+		p.SetFunction(r.Function)
 		return firstError(setText(p.SetCall, r.Call), p.SetMethod(r.Method), p.SetUrl(r.URL), setData(p.SetHeaders, r.Headers), setData(p.SetBody, r.Body))
 	})
 }

@@ -14,6 +14,9 @@ const maxMethodBytes = 32
 // MaxNameBytes bounds the names of entrypoints, of RPC methods and of cron expressions.
 const MaxNameBytes = 128
 
+// MaxPropsBytes bounds the JSON of a binding's props.
+const MaxPropsBytes = 4 << 10
+
 // maxRequestIDBytes bounds a request id, which the gateway makes.
 const maxRequestIDBytes = 128
 
@@ -35,14 +38,17 @@ func DecodeOpen(f gen.Frame, w *limits.Wire) (Open, error) {
 		Attempt:    p.Attempt(),
 		Event:      p.Event(),
 		Upgrade:    p.Upgrade(),
+		Carrier:    p.Carrier(),
+		Function:   p.Function(),
 	}
-	var method, url, requestID, entrypoint, name []byte
+	var method, url, requestID, entrypoint, name, props []byte
 	d := fieldReader{stream: id}
 	d.data(&method, "method", maxMethodBytes, p.MethodBytes)
 	d.data(&url, "url", w.URLBytes, p.UrlBytes)
 	d.data(&requestID, "request id", maxRequestIDBytes, p.RequestIdBytes)
 	d.data(&entrypoint, "entrypoint", MaxNameBytes, p.EntrypointBytes)
 	d.data(&name, "name", MaxNameBytes, p.NameBytes)
+	d.data(&props, "props", MaxPropsBytes, p.PropsBytes)
 	d.data(&o.Headers, "headers", w.HeaderBytes, p.Headers)
 	d.data(&o.Body, "body", w.ChunkBytes, p.Body)
 	if d.err != nil {
@@ -54,11 +60,11 @@ func DecodeOpen(f gen.Frame, w *limits.Wire) (Open, error) {
 	if o.BodyMode == gen.BodyMode_none && len(o.Body) != 0 {
 		return Open{}, Violation(KindState, id, "a body in an open frame without one")
 	}
-	if o.Event > gen.Event_tail {
+	if o.Event > gen.Event_function {
 		return Open{}, Violation(KindEncoding, id, "event %d", o.Event)
 	}
 	o.Method, o.URL, o.RequestID = viewString(method), viewString(url), viewString(requestID)
-	o.Entrypoint, o.Name = viewString(entrypoint), viewString(name)
+	o.Entrypoint, o.Name, o.Props = viewString(entrypoint), viewString(name), viewString(props)
 	return o, nil
 }
 

@@ -11,6 +11,10 @@ import (
 // Fetch.binding). Real ones are fewer.
 const CacheBinding = 65535
 
+// FunctionBinding is the number of the binding that stands for the functions in a call's arguments (see
+// schema/frame.capnp, Fetch.function).
+const FunctionBinding = 65534
+
 // FetchBit marks the stream ids that a shard chooses: those of subrequests.
 const FetchBit uint64 = 1 << 63
 
@@ -25,7 +29,7 @@ func DecodeFetch(f gen.Frame, w *limits.Wire) (Fetch, error) {
 	if err != nil || !p.IsValid() {
 		return Fetch{}, Violation(KindEncoding, id, "fetch frame without its struct")
 	}
-	r := Fetch{Parent: p.Parent(), BodyMode: p.BodyMode(), Redirect: p.Redirect(), Binding: p.Binding(), Upgrade: p.Upgrade()}
+	r := Fetch{Parent: p.Parent(), BodyMode: p.BodyMode(), Redirect: p.Redirect(), Binding: p.Binding(), Upgrade: p.Upgrade(), Function: p.Function()}
 	var method, url, call []byte
 	d := fieldReader{stream: id}
 	d.data(&method, "method", maxMethodBytes, p.MethodBytes)
@@ -67,6 +71,10 @@ func (r *Fetch) Check(w *limits.Wire) error {
 		return Violation(KindState, 0, "a WebSocket by %s, or of a binding", r.Method)
 	case r.Binding == CacheBinding && (r.Call != "" || r.Method != "GET" && r.Method != "PUT" && r.Method != "DELETE"):
 		return Violation(KindState, 0, "an operation that caches do not have")
+	case (r.Binding == FunctionBinding) != (r.Function != 0):
+		return Violation(KindState, 0, "a function without its binding, or the other way round")
+	case r.Function != 0 && (r.Call != "" || r.Method != "POST" || r.BodyMode == gen.BodyMode_none):
+		return Violation(KindState, 0, "a function called otherwise than with arguments")
 	case r.Call != "" && r.Binding == 0:
 		return Violation(KindState, 0, "a call of no binding")
 	case r.Call != "" && (r.Method != "POST" || r.BodyMode == gen.BodyMode_none):

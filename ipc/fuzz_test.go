@@ -152,10 +152,14 @@ var _ transport.Codec = (*ControlCodec)(nil)
 func FuzzFetchCheck(f *testing.F) {
 	f.Add("GET", "https://a.example/x?y", []byte("a\nb\n"), []byte{}, uint16(0), uint16(0))
 	f.Add("POST", "http://a", []byte("content-type\ntext/plain\n"), []byte("body"), uint16(1), uint16(2))
+	f.Add("POST", "http://a", []byte("content-type\ntext/plain\n"), []byte("body"), uint16(1), uint16(0x701))
 	f.Add("GET / HTTP/1.1\r\n", "http://u:p@a/#f", []byte("a\r\nb\n"), []byte("x"), uint16(9), uint16(9))
 	f.Fuzz(func(t *testing.T, method, url string, headers, body []byte, mode, redirect uint16) {
 		want := Fetch{Parent: 1, Method: method, URL: url, Headers: headers, Body: body,
-			BodyMode: gen.BodyMode(mode), Redirect: gen.Fetch_Redirect(redirect)}
+			BodyMode: gen.BodyMode(mode), Redirect: gen.Fetch_Redirect(redirect & 0xff)}
+		if want.Function = redirect >> 8; want.Function != 0 {
+			want.Binding = FunctionBinding
+		}
 		verdict := want.Check(&wire)
 		if verdict == nil {
 			if strings.ContainsAny(method+url, "\r\n\x00 ") || !strings.HasPrefix(url, "http") || bytes.ContainsAny(headers, "\r\x00") {
@@ -178,7 +182,7 @@ func FuzzFetchCheck(f *testing.F) {
 			if (err == nil) != (verdict == nil) {
 				t.Errorf("direct %v, on the wire %v", verdict, err)
 			}
-			if err == nil && (got.Method != method || got.URL != url || !bytes.Equal(got.Headers, headers)) {
+			if err == nil && (got.Method != method || got.URL != url || !bytes.Equal(got.Headers, headers) || got.Function != want.Function || got.Binding != want.Binding) {
 				t.Errorf("%+v came back as %+v", want, got)
 			}
 		})

@@ -82,6 +82,12 @@ struct Open {
   # Of a call: the method's name. Of a scheduled event: the cron expression.
   upgrade @12 :Bool;
   # The client asks for a WebSocket: the head may have status 101.
+  carrier @13 :UInt64;
+  # Of a function event: the subrequest of this shard whose arguments brought the function. It may have just ended.
+  function @14 :UInt16;
+  # Of a function event: its number among those, from 1, as the shard wrote it there. The gateway does not judge it.
+  props @15 :Text;
+  # Of what comes by a service binding: JSON of the caller's configuration for it, `ctx.props`. Empty: none.
 }
 
 struct Message {
@@ -102,6 +108,8 @@ enum Event {
   # A cron expression has come due. The last part of the URL's path is the time it was due at, in ms since 1970.
   tail @3;
   # The body is a JSON array of what other tenants' invocations logged and how they ended.
+  function @4;
+  # A function that was in the arguments of a call, called by whom it was given to. Bodies as of a call.
 }
 
 enum BodyMode {
@@ -184,11 +192,15 @@ struct Fetch {
   # 0: it goes out. Else the number of one of the tenant's service bindings, as EnvVar.service gave it:
   # the tenant bound to handles it. 65535: the tenant's own caches. Then the method is GET (match), PUT (put)
   # or DELETE, and the first field of headers, "cache", says whose: see supervisor/cache. The answer's
-  # url is one of the words there, and its body and fields those of the response that was kept.
+  # url is one of the words there, and its body and fields those of the response that was kept. 65534: a function that
+  # the call which `parent` answers brought in its arguments; see `function`.
   call @8 :Text;
   # Only with a binding: the RPC method asked for, an identifier of at most 128 bytes; `body` is its
   # arguments. Empty: a fetch event.
   upgrade @9 :Bool;
   # A WebSocket is asked for, of an upstream: the answer's head may have status 101, and message frames follow,
   # as in Frame.message. The gateway's last word is then a close or an abort with reason failed.
+  function @10 :UInt16;
+  # Of binding 65534 alone: the function's number, from 1, as it stood in the arguments; `body` is what it is called with.
+  # It lives as long as the call that brought it.
 }

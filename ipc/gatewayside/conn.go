@@ -433,7 +433,7 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 	if err := c.w.room(ctx, c.closed); err != nil {
 		return nil, fmt.Errorf("open stream: the shard does not read: %w", err)
 	}
-	s := &Stream{c: c, upgrade: r.Upgrade, name: r.RequestID, chain: r.Chain, headReady: make(chan struct{}), recvWindow: c.opt.Wire.Window, sendWindow: c.opt.Wire.Window - len(r.Body)}
+	s := &Stream{c: c, upgrade: r.Upgrade, name: r.RequestID, chain: r.Chain, serves: r.Serves, headReady: make(chan struct{}), recvWindow: c.opt.Wire.Window, sendWindow: c.opt.Wire.Window - len(r.Body)}
 	s.streamed = r.BodyMode == gen.BodyMode_streamed
 	if !s.streamed {
 		s.request, s.sendWindow = bodyClosed, 0
@@ -462,7 +462,8 @@ func (c *Conn) Open(ctx context.Context, r OpenRequest) (*Stream, error) {
 	c.pulse.asked()
 	c.w.begin().Open(s.id, &ipc.Open{
 		Tenant: r.Tenant, Method: r.Method, URL: r.URL, Headers: r.Headers, Body: r.Body, BodyMode: r.BodyMode,
-		RequestID: r.RequestID, ReceivedMs: r.ReceivedMs, Attempt: r.Attempt, Event: r.Event, Entrypoint: r.Entrypoint, Name: r.Name, Upgrade: r.Upgrade,
+		RequestID: r.RequestID, ReceivedMs: r.ReceivedMs, Attempt: r.Attempt, Event: r.Event, Entrypoint: r.Entrypoint, Name: r.Name, Props: r.Props, Upgrade: r.Upgrade,
+		Carrier: r.carrier, Function: r.function,
 	})
 	c.w.end()
 	return s, nil

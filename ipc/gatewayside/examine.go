@@ -37,9 +37,13 @@ func (e *SilentError) Unwrap() error { return ErrUnresponsive }
 const (
 	// examineFor is the least time between the two looks that are compared.
 	examineFor = 25 * time.Millisecond
-	// lookTimeout bounds one look. A launcher that does not answer decides nothing: where it gets no
-	// processor, the shard may get none either.
-	lookTimeout = 100 * time.Millisecond
+	// lookTimeout bounds one look, and mostLookTimeout one where this process is late itself: under a load of
+	// 90 on two processors a launcher that has an answer takes 200 ms to give it. One that does not answer decides
+	// nothing: where it gets no processor, the shard may get none either.
+	lookTimeout     = 100 * time.Millisecond
+	mostLookTimeout = time.Second
+	// blindPatience is how long a shard may be silent of which no look tells anything.
+	blindPatience = 10 * time.Second
 	// starvedPatience is how long a shard may be silent of which the kernel says, again and again, that
 	// it lacks a processor, and that it has had less than starvedShare of one since it fell silent.
 	starvedPatience = 30 * time.Second
@@ -52,13 +56,13 @@ func (c *Conn) examine() error {
 	p := &c.pulse
 	waited := time.Since(p.sent).Round(time.Millisecond)
 	blind := p.looked.IsZero() || time.Since(p.looked) > mostPatience
-	if c.opt.Look == nil || waited > mostPatience && blind || waited > starvedPatience {
+	if c.opt.Look == nil || waited > blindPatience && blind || waited > starvedPatience {
 		return &SilentError{Waited: waited, Running: p.activity.Running}
 	}
 	if !p.looked.IsZero() && time.Since(p.looked) < examineFor {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), min(max(lookTimeout, lateFactor*p.lateness), mostLookTimeout))
 	a, err := c.opt.Look(ctx)
 	cancel()
 	if err != nil {

@@ -30,10 +30,17 @@ type Subrequest struct {
 	BodyMode gen.BodyMode
 	Redirect gen.Fetch_Redirect
 	// Binding is the number of the tenant's service binding that handles it, checked against how many
-	// it has; 0: it goes out; ipc.CacheBinding: its caches.
+	// it has; 0: it goes out; ipc.CacheBinding: its caches; ipc.FunctionBinding: see Function.
 	Binding int
 	// Call is the RPC method that is asked of the binding; "": a fetch event.
 	Call string
+	// Function is the number, which means something to the other end alone, of a function among the
+	// arguments of Carrier, the call that the asking invocation answers.
+	Function uint16
+	Carrier  *Subrequest
+	// Owner is for whoever performs a subrequest to keep what it needs when the functions in it are called:
+	// set before the invocation that serves it is opened.
+	Owner any
 	// Upgrade: a WebSocket is asked for; see fetchsocket.go.
 	Upgrade bool
 	// Request is the id of the client's request that led to it.
@@ -103,15 +110,20 @@ func (c *Conn) subrequest(f gen.Frame) error {
 	case s == nil:
 		// Only the shard's own done frame takes a stream out of the table: no race excuses this.
 		return ipc.Violation(ipc.KindStream, id, "a subrequest of stream %d, which is not open", q.Parent)
-	case int(q.Binding) > s.t.bindings && q.Binding != ipc.CacheBinding:
+	case q.Binding == ipc.FunctionBinding && s.serves == nil:
+		return ipc.Violation(ipc.KindState, id, "a function's call by stream %d, which was given none", q.Parent)
+	case int(q.Binding) > s.t.bindings && q.Binding < ipc.FunctionBinding:
 		return ipc.Violation(ipc.KindState, id, "a subrequest of binding %d, of which the tenant has %d", q.Binding, s.t.bindings)
 	case open >= w.Fetches:
 		return ipc.Violation(ipc.KindState, id, "more than %d subrequests open", w.Fetches)
 	}
 	r := &Subrequest{
 		Method: strings.Clone(q.Method), URL: strings.Clone(q.URL), Headers: append([]byte(nil), q.Headers...),
-		BodyMode: q.BodyMode, Redirect: q.Redirect, Request: s.name, Binding: int(q.Binding), Call: strings.Clone(q.Call), Upgrade: q.Upgrade, Chain: s.chain,
+		BodyMode: q.BodyMode, Redirect: q.Redirect, Request: s.name, Binding: int(q.Binding), Call: strings.Clone(q.Call), Function: q.Function, Upgrade: q.Upgrade, Chain: s.chain,
 		c: c, parent: s, id: id, buf: append([]byte(nil), q.Body...), recvWindow: w.Window - len(q.Body), sendWindow: w.Window,
+	}
+	if q.Function != 0 {
+		r.Carrier = s.serves
 	}
 	if q.BodyMode != gen.BodyMode_streamed {
 		r.request = bodyClosed
@@ -320,7 +332,10 @@ func (r *Subrequest) release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.released = true
-	r.buf, r.off, r.unwanted, r.socket.msgs = nil, 0, true, nil
+	r.buf, r.off, r.unwanted = nil, 0, true
+	if r.request != bodyClosed { // else it has closed its WebSocket, and this follows from that: its last words are to go out
+		r.socket.msgs = nil
+	}
 	notify(r.readable)
 	notify(r.writable)
 }

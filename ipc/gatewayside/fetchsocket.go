@@ -56,6 +56,13 @@ func (r *Subrequest) onMessage(m *ipc.Message) error {
 	return nil
 }
 
+// Closed says whether the worker has closed the WebSocket; NextMessage gives what it said before.
+func (r *Subrequest) Closed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.socket.open && r.request == bodyClosed
+}
+
 // NextMessage is Stream.NextMessage for what the worker says. ErrReleased when it is over.
 func (r *Subrequest) NextMessage(ctx context.Context) (ipc.Message, error) {
 	r.mu.Lock()

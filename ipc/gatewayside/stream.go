@@ -30,10 +30,17 @@ type OpenRequest struct {
 	Event      gen.Event
 	Entrypoint string // export that handles the event; "": the default one
 	Name       string // see schema Open.name
+	Props      string // JSON; likewise
 	// Chain names the tenants whose invocations led to this one, the client's first. It stays here.
 	Chain []string
 	// Upgrade: the client asks for a WebSocket. The head may have status 101 then; see socket.go.
 	Upgrade bool
+	// Serves is the call of another tenant's that this invocation answers, if it does: it can call the
+	// functions in that call's arguments. It stays here.
+	Serves *Subrequest
+
+	carrier  uint64 // of a function event; see Subrequest.OpenFunction
+	function uint16
 }
 
 // check refuses what the worker's decoder would refuse: sending it would cost the connection.
@@ -51,6 +58,8 @@ func (r *OpenRequest) check(w *limits.Wire) error {
 		return fmt.Errorf("open stream: method of %d bytes, 1 to 32 allowed", len(r.Method))
 	case len(r.RequestID) > 128:
 		return fmt.Errorf("open stream: request id of %d bytes, limit 128", len(r.RequestID))
+	case len(r.Props) > ipc.MaxPropsBytes:
+		return fmt.Errorf("open stream: props of %d bytes, limit %d", len(r.Props), ipc.MaxPropsBytes)
 	case len(r.Entrypoint) > ipc.MaxNameBytes || len(r.Name) > ipc.MaxNameBytes:
 		return fmt.Errorf("open stream: entrypoint or name of more than %d bytes", ipc.MaxNameBytes)
 	}
@@ -157,8 +166,9 @@ type Stream struct {
 	done    chan struct{} // guarded by mu; made by Done
 	expired bool          // guarded by mu; ended by deadline, done awaited
 
-	upgrade bool   // OpenRequest.Upgrade
-	socket  socket // guarded by mu
+	upgrade bool        // OpenRequest.Upgrade
+	serves  *Subrequest // OpenRequest.Serves
+	socket  socket      // guarded by mu
 
 	subs  map[uint64]*Subrequest // guarded by mu; those that the shard has not let go of
 	asked int                    // guarded by mu; fetch frames

@@ -16,14 +16,17 @@ type FetchRequest struct {
 	BodyMode    uint16 // a gen.BodyMode
 	Binding     uint16 // 0, the number of a service binding, or ipc.CacheBinding
 	Call        string // the RPC method asked of it
+	Function    uint16 // instead, with ipc.FunctionBinding: the function asked for
 	Upgrade     bool   // a WebSocket is asked for
 	Headers     []byte // flat
 }
 
+const functionBinding = 65534 // ipc.FunctionBinding
+
 var errFetchForm = errors.New("malformed subrequest")
 
 // ParseFetch reads the meta of an OpFetch: method, URL, redirect mode, body mode, binding,
-// call and whether a WebSocket is asked for, each with a line feed behind it, then the header block.
+// call (of a function, its number) and whether a WebSocket is asked for, each with a line feed behind it, then the header block.
 func ParseFetch(meta string) (FetchRequest, error) {
 	var f FetchRequest
 	var redirect, mode, binding, upgrade string
@@ -39,6 +42,13 @@ func ParseFetch(meta string) (FetchRequest, error) {
 	n, err3 := strconv.ParseUint(binding, 10, 16)
 	if err1 != nil || err2 != nil || err3 != nil {
 		return f, errFetchForm
+	}
+	if n == functionBinding {
+		k, err := strconv.ParseUint(f.Call, 10, 16)
+		if err != nil || k == 0 {
+			return f, errFetchForm
+		}
+		f.Call, f.Function = "", uint16(k)
 	}
 	f.Upgrade = upgrade == "1"
 	f.Redirect, f.BodyMode, f.Binding = uint16(r), uint16(m), uint16(n)
@@ -57,7 +67,7 @@ func ParseFetch(meta string) (FetchRequest, error) {
 func ServiceValue(binding uint16) string { return "\x01" + strconv.Itoa(int(binding)) }
 
 // EventMethod is the method under which the script is given an invocation that is not the default
-// export's fetch: no HTTP method holds a line feed.
+// export's fetch: no HTTP method holds a line feed. The binding's props may follow, after another one.
 func EventMethod(method, event, entrypoint, name string) string {
 	return method + "\n" + event + "\n" + entrypoint + "\n" + name
 }

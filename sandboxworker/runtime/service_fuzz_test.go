@@ -25,6 +25,7 @@ var hostile = []string{
 	"25s0\n[[[1,1,\"0\",[3,1]],[11]],[3,0]]", // one stream, nothing in it
 	"19s0\n" + `[[[1,0],[11]],[3,0]]` + "the stream's bytes", "18s0\n" + `[[[1,0],[11]],[3,0]]`, "20s3\n" + `[[[1,0],[8,3],[11]],[3,0]]` + "ab",
 	"25s0\n" + `[[[1,0],[11],[11]],[3,0]]`, "14s0\n" + `[[[1,0]],[3,0]]` + "bytes of no stream", "19\n" + `[[[1,0],[11]],[3,0]]`, "s\n", "1s\n", "1s1s1\n", "0s999999999\n", "9999999999s0\n",
+	"32\n" + `[[[1,1,"0",[3,1]],[12,1]],[3,0]]`, "16\n" + `[[[12,0]],[3,0]]`, "17\n" + `[[[12,65]],[3,0]]`, "18\n" + `[[[12,"1"]],[3,0]]`, "14\n" + `[[[12]],[3,0]]`, "23\n" + `[[[12,1],[12,1]],[3,0]]`,
 }
 
 // honestValues are arguments of every kind that a message can carry, each in an array, and what goes
@@ -110,7 +111,9 @@ func compose(raw []byte) []byte {
 	for i := range n {
 		kind := s.next() % 11
 		if s.next()%64 == 63 {
-			kind = 11 // there is none
+			kind = 13 // there is none
+		} else if s.next()%32 == 31 {
+			kind = 12
 		}
 		if buffer < 0 && (kind == 9 || kind == 10) {
 			kind = 8
@@ -157,6 +160,8 @@ func compose(raw []byte) []byte {
 			}
 		case 7:
 			node = append(node, s.value(n))
+		case 12:
+			node = append(node, s.pick(3, "1", "2", "64", "65", "0", "-1", `"1"`, "[3,0]"))
 		case 8:
 			size := 8 + s.next()%8*8
 			buffer = i

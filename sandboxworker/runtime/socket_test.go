@@ -97,6 +97,31 @@ func TestWebSocketEnds(t *testing.T) {
 			t.Errorf("finished %d, logs %q", a.finished, w.logs)
 		}
 	})
+	for _, c := range []struct{ name, code, want, logs string }{
+		{"listeners that wait", `server.addEventListener("message", async (e) => { await scheduler.wait(10); server.send("to " + e.data); });`, "\x81to a\x81to b\x88\x03\xe8", ""},
+		{"a handler that waits", `server.onmessage = async (e) => { await scheduler.wait(10); server.send(e.data + server.readyState); };`, "\x81a2\x81b2\x88\x03\xe8", ""},
+		{"one that waits for ever", `server.addEventListener("message", () => new Promise(() => {}));`, "\x88\x03\xe8", ""},
+		{"one that fails", `server.addEventListener("message", async () => { await scheduler.wait(10); throw new Error("boom"); });`, "\x88\x03\xe8", "boom"},
+		{"closed with a code of its own", `server.addEventListener("message", async (e) => { await scheduler.wait(10); server.send(e.data); });
+			server.addEventListener("close", () => server.close(4000, "x"));`, "\x81a\x81b\x88\x0f\xa0x", ""},
+		{"no promises", `server.addEventListener("message", () => ({ then() { throw new Error("then"); } })); server.addEventListener("message", () => 7);`, "\x88\x03\xe8", ""},
+		{"hostile promises", `server.addEventListener("message", () => { const p = Promise.resolve(); p.constructor = { get [Symbol.species]() { throw new Error("species"); } }; return p; });
+			server.addEventListener("message", () => class extends Promise { static get [Symbol.species]() { server.close(4001); return Promise; } }.resolve(1));`, "\x88\x0f\xa1", ""},
+	} {
+		t.Run("a close after "+c.name, func(t *testing.T) {
+			w, a := socketWorker(t, `server.accept();`+c.code)
+			w.say(1, lastText, "a")
+			w.say(1, lastText, "b")
+			w.say(1, lastClose, "\x03\xe8")
+			for i := 0; i < 10 && a.finished == 0 && w.timer >= 0; i++ {
+				w.now = max(w.now, w.timer)
+				w.take(w.iso.Timer(w.now))
+			}
+			if a.body.String() != c.want || a.finished != 1 || (c.logs == "") != (len(w.logs) == 0) || !strings.Contains(strings.Join(w.logs, ""), c.logs) {
+				t.Errorf("%q, want %q; finished %d, logs %q", a.body.String(), c.want, a.finished, w.logs)
+			}
+		})
+	}
 	t.Run("a listener throws", func(t *testing.T) {
 		w, a := socketWorker(t, `server.accept(); server.addEventListener("message", (e) => { if (e.data === "bad") throw new Error("boom"); server.send("still here"); });`)
 		w.say(1, lastText, "bad")
@@ -233,6 +258,25 @@ func TestWebSocketUpstream(t *testing.T) {
 		w.say(id, lastClose, "\x0f\xa0bye")
 		up := w.answer(id)
 		if a.body.String() != `[0,"InvalidStateError","open","chat",1,"3,4",4000,"bye",true]` || up.body.String() != "\x82\x01\x02\x88\x0f\xa0bye" || !up.refused {
+			t.Errorf("%q; upstream got %q, released %v", a.body.String(), up.body.String(), up.refused)
+		}
+	})
+	t.Run("closed while a listener waits", func(t *testing.T) {
+		w := load(t, `export default { async fetch() {
+			const ws = new WebSocket("wss://up.test/x");
+			ws.addEventListener("message", async (e) => { await scheduler.wait(300); ws.send("late " + e.data); });
+			return new Response(await new Promise((done) => { ws.onclose = async (e) => { await scheduler.wait(1000); done(e.code + " " + e.wasClean); }; }));
+		} };`)
+		a := w.send(1, engine.Request{})
+		id := answer(w, a)
+		w.say(id, lastText, "hello")
+		w.say(id, lastClose, "\x03\xe8")
+		up := w.answer(id)
+		for i := 0; i < 10 && a.finished == 0 && w.timer >= 0; i++ {
+			w.now = max(w.now, w.timer)
+			w.take(w.iso.Timer(w.now))
+		}
+		if a.body.String() != "1000 true" || up.body.String() != "\x81late hello\x88\x03\xe8" || !up.refused {
 			t.Errorf("%q; upstream got %q, released %v", a.body.String(), up.body.String(), up.refused)
 		}
 	})

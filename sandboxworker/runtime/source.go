@@ -48,7 +48,7 @@ var units = []unit{
 	{"eventHandlersUnit", []string{"invoke/scheduled.js"}},
 	{"cacheUnit", []string{"cache/cache.js"}},
 	{"socketUnit", []string{"socket/websocket.js"}},
-	{"rpcUnit", []string{"rpc/codec.js", "rpc/service.js", "rpc/entrypoint.js"}},
+	{"rpcUnit", []string{"rpc/codec.js", "rpc/service.js", "rpc/function.js", "rpc/entrypoint.js"}},
 	{"", []string{
 		"fetch/headers.js", "fetch/body.js", "fetch/request.js", "fetch/response.js", "fetch/fetch.js",
 		"scope/timers.js", "scope/performance.js", "invoke/ops.js", "invoke/wirebody.js", "invoke/pump.js",

@@ -71,7 +71,7 @@ func (x *executor) budget(t *tenant, inv *invocation) time.Duration {
 	if inv == nil {
 		return t.limits.cpu
 	}
-	return inv.limit() - inv.cpu
+	return inv.poorest().left()
 }
 
 // turnInv runs a turn on behalf of inv, unless its CPU is used up.
@@ -85,6 +85,7 @@ func (x *executor) turnInv(t *tenant, inv *invocation, f func(*engine.Isolate) e
 }
 
 func cpuMessage(inv *invocation) string {
+	inv = inv.poorest()
 	return fmt.Sprintf("exceeded its CPU limit of %d ms: used %.1f ms", inv.limit().Milliseconds(), milliseconds(inv.cpu))
 }
 
@@ -111,6 +112,7 @@ func (x *executor) open(t *tenant, e *event) {
 	inv.requestID, inv.attempt = string([]byte(o.RequestID)), o.Attempt
 	inv.ungranted = len(o.Body)
 	inv.socket.allowed = o.Upgrade
+	inv.called = o.Event == gen.Event_call || o.Event == gen.Event_function
 	// Whole milliseconds, like all of JavaScript's time: not even I/O is to be timed more finely.
 	if at := math.Floor(o.ReceivedMs); at > t.clock {
 		t.clock = at
@@ -125,6 +127,9 @@ func (x *executor) open(t *tenant, e *event) {
 			}
 			return
 		}
+	}
+	if o.Event == gen.Event_function {
+		x.function(t, inv, &o)
 	}
 	x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn {
 		return i.Request(t.clock, engine.Request{
@@ -148,7 +153,7 @@ func (x *executor) chunk(t *tenant, e *event) {
 		return
 	}
 	e.inv.ungranted += len(p)
-	e.inv.moved += len(p)
+	e.inv.move(len(p))
 	x.turnInv(t, e.inv, func(i *engine.Isolate) engine.Turn { return i.Chunk(t.clock, e.inv.id, p) })
 }
 

@@ -220,9 +220,7 @@ func (x *executor) enter(t *tenant, inv *invocation, budget time.Duration, f fun
 	x.iso, x.t, x.inv, x.order = nil, nil, nil, stopping{}
 	x.mu.Unlock()
 	t.cpu.Add(int64(out.CPU))
-	if inv != nil {
-		inv.cpu += out.CPU
-	}
+	inv.use(out.CPU)
 	return out
 }
 

@@ -36,7 +36,7 @@ func (x *executor) runOp(t *tenant, r *engine.Record) {
 	res := &opResult{inv: r.Inv, id: r.ID}
 	t.results = append(t.results, res)
 	inv := t.invs[r.Inv]
-	if inv != nil && inv.cpu >= inv.limit() {
+	if inv != nil && x.budget(t, inv) <= 0 {
 		return // the invocation ends when this result comes up
 	}
 	if t.resultBytes > maxResultBytes {
@@ -53,7 +53,7 @@ func (x *executor) runOp(t *tenant, r *engine.Record) {
 	began := ownCPU()
 	budget := t.limits.startupCPU - t.unowned
 	if inv != nil {
-		budget = inv.limit() - inv.cpu
+		budget = x.budget(t, inv)
 	}
 	h := &t.host
 	h.Alive, h.CPU = func() bool { return ownCPU()-began < budget }, ownCPU
@@ -63,7 +63,7 @@ func (x *executor) runOp(t *tenant, r *engine.Record) {
 	t.resultBytes += len(res.data)
 	t.cpu.Add(int64(took))
 	if inv != nil {
-		inv.cpu += took
+		inv.use(took)
 	} else {
 		t.unowned += took
 	}

@@ -78,6 +78,11 @@ func (x *executor) terminated(t *tenant, inv *invocation, out *engine.Turn) {
 // stop ends an invocation and, as far as they still need it, all others of its isolate.
 func (x *executor) stop(t *tenant, inv *invocation, o gen.Outcome, message string) {
 	x.finish(inv, o, message)
+	for p := inv.payer; p != nil; p = p.payer {
+		if o == gen.Outcome_exceededCpu && !p.over && p.left() <= 0 {
+			x.finish(p, o, message)
+		}
+	}
 	x.giveUp(t, gen.Outcome_killed, "stopped together with another request of this worker, which "+message)
 }
 
@@ -265,7 +270,7 @@ func (x *executor) sendChunks(inv *invocation, p []byte) []byte {
 	for len(p) > 0 && inv.window > 0 {
 		n := min(len(p), inv.window, x.s.opt.Wire.ChunkBytes)
 		inv.window -= n
-		inv.moved += n
+		inv.move(n)
 		x.s.send(func(b *ipc.Batch) { b.Chunk(inv.stream, p[:n]) })
 		p = p[n:]
 	}

@@ -44,7 +44,7 @@ func (x *executor) message(t *tenant, e *event) {
 	if m.Last {
 		inv.cpu, inv.moved = 0, 0
 	}
-	inv.moved += len(m.Data)
+	inv.move(len(m.Data))
 	p := flagged(&m)
 	x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn { return i.Chunk(t.clock, inv.id, p) })
 }
@@ -85,7 +85,7 @@ func (x *executor) socketRecord(t *tenant, inv *invocation, r *engine.Record) bo
 		return true
 	}
 	inv.window -= ipc.MessageCost(len(m.Data))
-	inv.moved += len(m.Data)
+	inv.move(len(m.Data))
 	x.s.send(func(b *ipc.Batch) { b.Message(inv.stream, &m) })
 	return true
 }
@@ -133,7 +133,7 @@ func (x *executor) subMessage(t *tenant, sub *subrequest, e *event) {
 	if m.Last {
 		inv.cpu, inv.moved = 0, 0
 	}
-	inv.moved += len(m.Data)
+	inv.move(len(m.Data))
 	p := flagged(&m)
 	x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn { return i.Chunk(t.clock, sub.id, p) })
 }
@@ -157,7 +157,7 @@ func (x *executor) subSocketRecord(sub *subrequest, r *engine.Record) bool {
 	}
 	sub.bodyOver = m.Opcode == ipc.OpClose
 	sub.window -= ipc.MessageCost(len(m.Data))
-	sub.inv.moved += len(m.Data)
+	sub.inv.move(len(m.Data))
 	x.s.send(func(b *ipc.Batch) { b.Message(sub.stream, &m) })
 	return true
 }

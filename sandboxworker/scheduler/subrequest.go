@@ -62,12 +62,15 @@ func (x *executor) startFetch(t *tenant, inv *invocation, r *engine.Record) (ref
 	if err != nil {
 		return err.Error()
 	}
+	if q.Function != 0 && !inv.called {
+		return "no function was given to this invocation"
+	}
 	f := ipc.Fetch{
 		Parent: inv.stream, Method: q.Method, URL: q.URL, Headers: q.Headers,
 		BodyMode: gen.BodyMode(q.BodyMode), Redirect: gen.Fetch_Redirect(q.Redirect), Body: r.Data,
-		Binding: q.Binding, Call: q.Call, Upgrade: q.Upgrade,
+		Binding: q.Binding, Call: q.Call, Upgrade: q.Upgrade, Function: q.Function,
 	}
-	if int(f.Binding) > t.bindings && f.Binding != ipc.CacheBinding {
+	if int(f.Binding) > t.bindings && f.Binding < ipc.FunctionBinding {
 		return "no such service binding"
 	}
 	if err := f.Check(w); err != nil {
@@ -91,7 +94,7 @@ func (x *executor) startFetch(t *tenant, inv *invocation, r *engine.Record) (ref
 		inv.subs = map[uint32]*subrequest{}
 	}
 	inv.subs[sub.id], t.subs[sub.id] = sub, sub
-	inv.moved += len(f.Body)
+	inv.move(len(f.Body))
 	if full {
 		x.flush()
 	}
@@ -147,7 +150,7 @@ func (x *executor) sendSub(sub *subrequest, p []byte) []byte {
 	for len(p) > 0 && sub.window > 0 {
 		n := min(len(p), sub.window, x.s.opt.Wire.ChunkBytes)
 		sub.window -= n
-		sub.inv.moved += n
+		sub.inv.move(n)
 		x.s.send(func(b *ipc.Batch) { b.Chunk(sub.stream, p[:n]) })
 		p = p[n:]
 	}
@@ -226,7 +229,7 @@ func (x *executor) handleSub(t *tenant, e *event) {
 			return
 		}
 		sub.ungranted += len(p)
-		inv.moved += len(p)
+		inv.move(len(p))
 		x.turnInv(t, inv, func(i *engine.Isolate) engine.Turn { return i.Chunk(t.clock, sub.id, p) })
 	case evMessage:
 		x.subMessage(t, sub, e)

@@ -118,6 +118,9 @@ type invocation struct {
 
 	touched // by signals
 
+	// payer is the invocation that this one is part of: it runs a function of that one's. What it uses is used
+	// by both. Nil: it stands for itself.
+	payer *invocation
 	cpu   time.Duration
 	moved int // body bytes, both directions; see bodyCPU
 	log   logAccount
@@ -137,6 +140,7 @@ type invocation struct {
 
 	subs    map[uint32]*subrequest // those whose last word was not said
 	fetched int                    // subrequests started
+	called  bool                   // it answers another tenant's call, or is part of a call: it may have been given functions
 
 	// Request body.
 	ungranted int // received from the gateway, not yet granted again

@@ -445,12 +445,12 @@ type Open capnp.Struct
 const Open_TypeID = 0xa70edc2c477478ad
 
 func NewOpen(s *capnp.Segment) (Open, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 7})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 32, PointerCount: 8})
 	return Open(st), err
 }
 
 func NewRootOpen(s *capnp.Segment) (Open, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 7})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 32, PointerCount: 8})
 	return Open(st), err
 }
 
@@ -650,12 +650,46 @@ func (s Open) SetUpgrade(v bool) {
 	capnp.Struct(s).SetBit(56, v)
 }
 
+func (s Open) Carrier() uint64 {
+	return capnp.Struct(s).Uint64(24)
+}
+
+func (s Open) SetCarrier(v uint64) {
+	capnp.Struct(s).SetUint64(24, v)
+}
+
+func (s Open) Function() uint16 {
+	return capnp.Struct(s).Uint16(18)
+}
+
+func (s Open) SetFunction(v uint16) {
+	capnp.Struct(s).SetUint16(18, v)
+}
+
+func (s Open) Props() (string, error) {
+	p, err := capnp.Struct(s).Ptr(7)
+	return p.Text(), err
+}
+
+func (s Open) HasProps() bool {
+	return capnp.Struct(s).HasPtr(7)
+}
+
+func (s Open) PropsBytes() ([]byte, error) {
+	p, err := capnp.Struct(s).Ptr(7)
+	return p.TextBytes(), err
+}
+
+func (s Open) SetProps(v string) error {
+	return capnp.Struct(s).SetText(7, v)
+}
+
 // Open_List is a list of Open.
 type Open_List = capnp.StructList[Open]
 
 // NewOpen creates a new list of Open.
 func NewOpen_List(s *capnp.Segment, sz int32) (Open_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 24, PointerCount: 7}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 32, PointerCount: 8}, sz)
 	return capnp.StructList[Open](l), err
 }
 
@@ -771,6 +805,7 @@ const (
 	Event_call      Event = 1
 	Event_scheduled Event = 2
 	Event_tail      Event = 3
+	Event_function  Event = 4
 )
 
 // String returns the enum's constant name.
@@ -784,6 +819,8 @@ func (c Event) String() string {
 		return "scheduled"
 	case Event_tail:
 		return "tail"
+	case Event_function:
+		return "function"
 
 	default:
 		return ""
@@ -802,6 +839,8 @@ func EventFromString(c string) Event {
 		return Event_scheduled
 	case "tail":
 		return Event_tail
+	case "function":
+		return Event_function
 
 	default:
 		return 0
@@ -1251,12 +1290,12 @@ type Fetch capnp.Struct
 const Fetch_TypeID = 0x8e7659f415ffdc75
 
 func NewFetch(s *capnp.Segment) (Fetch, error) {
-	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
+	st, err := capnp.NewStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 5})
 	return Fetch(st), err
 }
 
 func NewRootFetch(s *capnp.Segment) (Fetch, error) {
-	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5})
+	st, err := capnp.NewRootStruct(s, capnp.ObjectSize{DataSize: 24, PointerCount: 5})
 	return Fetch(st), err
 }
 
@@ -1412,12 +1451,20 @@ func (s Fetch) SetUpgrade(v bool) {
 	capnp.Struct(s).SetBit(112, v)
 }
 
+func (s Fetch) Function() uint16 {
+	return capnp.Struct(s).Uint16(16)
+}
+
+func (s Fetch) SetFunction(v uint16) {
+	capnp.Struct(s).SetUint16(16, v)
+}
+
 // Fetch_List is a list of Fetch.
 type Fetch_List = capnp.StructList[Fetch]
 
 // NewFetch creates a new list of Fetch.
 func NewFetch_List(s *capnp.Segment, sz int32) (Fetch_List, error) {
-	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 16, PointerCount: 5}, sz)
+	l, err := capnp.NewCompositeList(s, capnp.ObjectSize{DataSize: 24, PointerCount: 5}, sz)
 	return capnp.StructList[Fetch](l), err
 }
 

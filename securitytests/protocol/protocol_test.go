@@ -37,6 +37,7 @@ var breaches = strings.Fields(`
 	fetch-after-done* fetch-end-no-body fetch-end-twice fetch-past-window fetch-window-beyond fetch-connect
 	fetch-split-method fetch-split-header fetch-file fetch-credentials fetch-control-url fetch-long-url
 	fetch-get-body fetch-mode-9 fetch-redirect-9
+	function-of-none function-zero function-unbound function-named function-get
 
 	rpc-garbage rpc-4g-segments rpc-1g rpc-no-root rpc-null-root rpc-bootstrap rpc-provide rpc-accept rpc-join
 	rpc-third-party rpc-resolve rpc-unimplemented rpc-obsolete-delete rpc-obsolete-save rpc-unknown rpc-null-call

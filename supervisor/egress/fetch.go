@@ -55,6 +55,8 @@ type Upgrader interface {
 	Exchange
 	socket.Peer
 	Switch(headers []byte, url string) error
+	// Closed: the worker has closed the WebSocket.
+	Closed() bool
 }
 
 // Serve is Fetch for any Exchange.

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -48,7 +49,9 @@ func (f *fetch) webSocket(ctx context.Context, u *url.URL, header http.Header) e
 			delete(h, name)
 		}
 	}
-	client := &http.Client{Transport: f.c.http, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	p := socket.New(x)
+	gate := &socket.Gate{Close: p.Closing, Unmasked: true}
+	client := &http.Client{Transport: gated{f.c.http, gate}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	dial, cancel := context.WithTimeout(ctx, f.c.e.opt.HeadTimeout)
 	conn, resp, err := websocket.Dial(dial, u.String(), &websocket.DialOptions{
 		HTTPClient: client, HTTPHeader: h, Subprotocols: protocols, CompressionMode: websocket.CompressionDisabled,
@@ -71,10 +74,41 @@ func (f *fetch) webSocket(ctx context.Context, u *url.URL, header http.Header) e
 		conn.CloseNow()
 		return err
 	}
-	p := socket.New(x)
 	p.Conn = conn
-	stop := context.AfterFunc(ctx, func() { p.End(websocket.StatusGoingAway, "") }) // its invocation is over
+	gate.Open()
+	stop := context.AfterFunc(ctx, func() {
+		if !x.Closed() { // else what it said is on its way
+			p.End(socket.EndShutdown, websocket.StatusGoingAway, "") // its invocation is over
+		}
+	})
 	p.Run()
 	stop()
+	f.c.e.opt.Observer.Metrics.SocketEnded("upstream", p.Why())
 	return nil
 }
+
+// gated puts a gate before what an upstream says on a connection that it has upgraded: the library's answer to its
+// close waits for the worker.
+type gated struct {
+	http.RoundTripper
+	gate *socket.Gate
+}
+
+func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := g.RoundTripper.RoundTrip(r)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		return resp, err
+	}
+	if c, ok := resp.Body.(io.ReadWriteCloser); ok {
+		resp.Body = gatedConn{c, g.gate}
+	}
+	return resp, nil
+}
+
+// gatedConn is an upgraded connection behind a gate.
+type gatedConn struct {
+	io.ReadWriteCloser
+	gate *socket.Gate
+}
+
+func (c gatedConn) Read(p []byte) (int, error) { return c.gate.Read(c.ReadWriteCloser, p) }

@@ -38,7 +38,7 @@ type call struct {
 	event   bool          // it is an event of the host's, and no client waits
 	settled chan struct{} // closed by settle, if it is not nil
 
-	service *gatewayside.Subrequest // what it answers, if it is a call by another tenant
+	service *gatewayside.Subrequest // what it answers, if it is a call by another tenant; see service.go
 }
 
 // scratch is what a request needs of memory besides: flat headers, URL, a small body.
@@ -224,6 +224,9 @@ func (c *call) prepare(b *scratch) bool {
 func (c *call) begin() (*gatewayside.Stream, *gatewayside.Head, error) {
 	ctx := c.r.Context()
 	c.req.Attempt = 1
+	if c.service != nil && c.service.Function != 0 {
+		return c.beginFunction(ctx)
+	}
 	early := true // until a load that was not waited for failed
 	for tries := 1; ; tries++ {
 		lease, err := c.acquire(ctx, early)
@@ -347,6 +350,9 @@ func (c *call) refused(err error) {
 	case c.r.Context().Err() != nil:
 		c.settle(gen.Outcome_canceled)
 		c.abandon()
+	case errors.Is(err, errFunctionGone):
+		c.settle(gen.Outcome_canceled)
+		c.answer(gen.Outcome_canceled, err.Error(), 0)
 	case errors.As(err, &le) && le.Instead != nil && le.Instead.Err != nil:
 		c.v = le.Instead
 		c.startError(le.Instead.Err)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,15 +26,17 @@ import (
 // Service performs a subrequest that names a binding of the version that made it, and returns when it is
 // over.
 func (s *Server) Service(caller *tenants.Version, r *gatewayside.Subrequest) {
+	if r.Function != 0 {
+		s.function(caller, r)
+		return
+	}
 	b := caller.Binding(r.Binding)
 	if b == nil || s.opt.Get == nil {
 		r.Fail("this host serves no service bindings")
 		return
 	}
-	chain := append(slices.Clone(r.Chain), caller.Tenant)
-	if most := s.opt.Policy().CallDepth; len(chain) >= most {
-		r.Fail(fmt.Sprintf("service %s: calls are nested too deeply: one request may lead to %d invocations in a row (callDepth): %s",
-			b.Service, most, strings.Join(chain, ", ")))
+	chain, ok := s.chain(caller, r, "service "+b.Service)
+	if !ok {
 		return
 	}
 	callee, ok := s.opt.Get(r.Context(), b.Service)
@@ -48,7 +51,71 @@ func (s *Server) Service(caller *tenants.Version, r *gatewayside.Subrequest) {
 		return
 	}
 	s.opt.Pool.Apart(chain, callee.Tenant)
-	s.call(callee, r, b, chain)
+	r.Owner = caller
+	open := gatewayside.OpenRequest{Entrypoint: b.Entrypoint, Props: b.Value, Chain: chain}
+	if r.Call != "" {
+		open.Event, open.Name, open.Serves = gen.Event_call, r.Call, r
+	}
+	s.call(callee, r, "service "+b.Service, open)
+}
+
+// chain names who led to what caller now asks for, or refuses it because they are too many.
+func (s *Server) chain(caller *tenants.Version, r *gatewayside.Subrequest, what string) ([]string, bool) {
+	chain := append(slices.Clone(r.Chain), caller.Tenant)
+	if most := s.opt.Policy().CallDepth; len(chain) >= most {
+		r.Fail(fmt.Sprintf("%s: calls are nested too deeply: one request may lead to %d invocations in a row (callDepth): %s",
+			what, most, strings.Join(chain, ", ")))
+		return nil, false
+	}
+	return chain, true
+}
+
+// function performs the call of a function that an earlier call of another tenant's brought to caller: in the
+// process where it is, as part of the invocation that made that call. Nobody has to be kept apart for it: whoever
+// is in the chain was, when the earlier call was made.
+func (s *Server) function(caller *tenants.Version, r *gatewayside.Subrequest) {
+	v, ok := r.Carrier.Owner.(*tenants.Version)
+	if !ok {
+		r.Fail("this host serves no functions of other workers")
+		return
+	}
+	what := "a function of " + v.Tenant
+	chain, ok := s.chain(caller, r, what)
+	if !ok {
+		return
+	}
+	if !r.Carrier.Live() {
+		r.Fail(what + ": " + errFunctionGone.Error())
+		return
+	}
+	if err := r.Affect(gatewayside.EffectCall); err != nil {
+		r.Fail(err.Error())
+		return
+	}
+	r.Owner = caller // whose functions are in its arguments
+	s.call(v, r, what, gatewayside.OpenRequest{Event: gen.Event_function, Chain: chain, Serves: r})
+}
+
+var errFunctionGone = errors.New("the call that brought it is over: a function can be called until the method it was given to has answered")
+
+// beginFunction is begin for a function: there is one place where it can run, and it runs there once.
+func (c *call) beginFunction(ctx context.Context) (*gatewayside.Stream, *gatewayside.Head, error) {
+	stream, err := c.service.OpenFunction(ctx, &c.req)
+	if err != nil {
+		if errors.Is(err, gatewayside.ErrReleased) {
+			err = errFunctionGone
+		}
+		return nil, nil, err
+	}
+	stream.MarkEffect(gatewayside.EffectCall)
+	if c.req.BodyMode == gen.BodyMode_streamed {
+		c.feed(stream)
+	}
+	head, err := stream.Head(ctx)
+	if err == nil && c.pump != nil {
+		c.pump.keepNoMore()
+	}
+	return stream, head, err
 }
 
 func (s *Server) mayCall(from string, to *tenants.Version) bool {
@@ -56,28 +123,34 @@ func (s *Server) mayCall(from string, to *tenants.Version) bool {
 }
 
 // call runs the callee's invocation.
-func (s *Server) call(v *tenants.Version, r *gatewayside.Subrequest, b *tenants.EnvVar, chain []string) {
+func (s *Server) call(v *tenants.Version, r *gatewayside.Subrequest, what string, open gatewayside.OpenRequest) {
 	u, err := url.Parse(r.URL)
 	if err != nil {
-		r.Fail("service " + b.Service + ": the URL cannot be read")
+		r.Fail(what + ": the URL cannot be read")
 		return
 	}
-	w := &serviceWriter{r: r, service: b.Service, header: http.Header{}, url: r.URL, head: r.Method == http.MethodHead}
-	req := (&http.Request{Method: r.Method, URL: u, Host: u.Host, Header: http.Header{}, Body: io.NopCloser(r), ContentLength: -1}).WithContext(r.Context())
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	if r.Function != 0 { // and with the call that brought it
+		stop := context.AfterFunc(r.Carrier.Context(), cancel)
+		defer stop()
+	}
+	w := &serviceWriter{r: r, what: what, header: http.Header{}, url: r.URL, head: r.Method == http.MethodHead}
+	req := (&http.Request{Method: r.Method, URL: u, Host: u.Host, Header: http.Header{}, Body: io.NopCloser(r), ContentLength: -1}).WithContext(ctx)
 	if r.BodyMode == gen.BodyMode_none {
 		req.Body, req.ContentLength = http.NoBody, 0
 	}
 	g := &guard{Conn: serviceConn{r: r}, server: s}
 	g.handling.Store(true)
 	c := call{s: s, w: w, r: req, g: g, v: v, id: newRequestID(), start: time.Now(), stats: s.obs.Metrics.Tenant(v.Tenant)}
-	c.req = gatewayside.OpenRequest{Entrypoint: b.Entrypoint, Chain: chain}
+	c.req = open
 	c.service = r
-	if r.Call != "" {
-		c.req.Event, c.req.Name = gen.Event_call, r.Call
-	}
 	defer func() {
 		if p := recover(); p != nil && p != http.ErrAbortHandler {
 			panic(p)
+		} else if p != nil && r.Function != 0 && !r.Carrier.Live() {
+			w.fail(errFunctionGone.Error())
+			return
 		} else if p != nil {
 			w.fail("the response was cut off")
 			return
@@ -134,16 +207,16 @@ func serviceHeaders(dst, flat []byte, host string) []byte {
 
 // serviceWriter is the caller's end of a response.
 type serviceWriter struct {
-	r       *gatewayside.Subrequest
-	service string
-	url     string
-	head    bool // the request is a HEAD
-	header  http.Header
-	wrote   bool
-	ours    []byte // of an answer of ours, its beginning
-	isOurs  bool
-	over    bool // End or Fail was said, or nothing follows the head
-	err     error
+	r      *gatewayside.Subrequest
+	what   string // what is asked, for people
+	url    string
+	head   bool // the request is a HEAD
+	header http.Header
+	wrote  bool
+	ours   []byte // of an answer of ours, its beginning
+	isOurs bool
+	over   bool // End or Fail was said, or nothing follows the head
+	err    error
 }
 
 // maxOurs is how much of an answer of ours is kept to be told in one sentence.
@@ -198,7 +271,7 @@ func (w *serviceWriter) FlushError() error { return w.err }
 func (w *serviceWriter) fail(message string) {
 	if !w.over {
 		w.over = true
-		w.r.Fail("service " + w.service + ": " + message)
+		w.r.Fail(w.what + ": " + message)
 	}
 }
 

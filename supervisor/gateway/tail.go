@@ -91,6 +91,8 @@ func (c *call) tail(o gen.Outcome) {
 		item.Event.Request = &tailRequest{c.req.Method, bounded(c.req.URL, 1<<10)}
 	case gen.Event_call:
 		item.Event.RPCMethod = c.req.Name
+	case gen.Event_function:
+		item.Event.RPCMethod = "(function)" // no method is called so
 	case gen.Event_scheduled:
 		item.Event.Cron = c.req.Name
 	}

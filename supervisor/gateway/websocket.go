@@ -91,6 +91,7 @@ func (c *call) upgrade(stream *gatewayside.Stream, head *gatewayside.Head) {
 func (k *clientSocket) run() {
 	k.Run()
 	k.call.s.sockets.remove(k)
+	k.call.s.obs.Metrics.SocketEnded("client", k.Why())
 	select {
 	case <-k.stream.Done():
 	case <-time.After(socketFarewell):
@@ -143,7 +144,7 @@ func (s *socketSet) look() {
 	for range tick.C {
 		for _, k := range s.all() {
 			if k.call.lease.Retired() {
-				k.End(websocket.StatusServiceRestart, "the worker is being replaced")
+				k.End(socket.EndReplaced, websocket.StatusServiceRestart, "the worker is being replaced")
 			}
 		}
 		s.mu.Lock()
@@ -159,7 +160,7 @@ func (s *socketSet) look() {
 // endAll ends all sockets: the host is going away.
 func (s *socketSet) endAll() {
 	for _, k := range s.all() {
-		k.End(websocket.StatusGoingAway, "the host is shutting down")
+		k.End(socket.EndShutdown, websocket.StatusGoingAway, "the host is shutting down")
 	}
 }
 

@@ -32,6 +32,7 @@ type Metrics struct {
 	replays  prometheus.Counter
 	broken   prometheus.Counter
 	cut      *prometheus.CounterVec
+	sockets  *prometheus.CounterVec
 	fetches  fetches
 
 	labels   int
@@ -107,7 +108,10 @@ func newMetrics(labels int) *Metrics {
 	}
 	m.cut = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "bulkhead_interrupted_total", Help: "Requests that ended with their shard and could not be run again, by reason."}, []string{"reason"})
-	m.registry.MustRegister(m.cut, m.latency, m.cold, m.spawn, m.refused, m.deaths, m.events, m.replays, m.broken,
+	m.sockets = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "bulkhead_websockets_ended_total", Help: "WebSockets that have ended, by the other end's side (client, upstream) and what ended them: peer, worker, gone, stalled, breach, replaced, shutdown, or the outcome of the invocation."},
+		[]string{"side", "reason"})
+	m.registry.MustRegister(m.sockets, m.cut, m.latency, m.cold, m.spawn, m.refused, m.deaths, m.events, m.replays, m.broken,
 		m.fetches.results, m.fetches.refused,
 		collectors.NewGoCollector(), tenantCollector{m})
 	return m
@@ -175,6 +179,9 @@ func (m *Metrics) Replayed() { m.replays.Inc() }
 // Interrupted counts a request that ended with its shard and was not run again; reason is one of a
 // fixed few.
 func (m *Metrics) Interrupted(reason string) { m.cut.WithLabelValues(reason).Inc() }
+
+// SocketEnded counts a WebSocket's end; side and reason are of a fixed few.
+func (m *Metrics) SocketEnded(side, reason string) { m.sockets.WithLabelValues(side, reason).Inc() }
 
 // Broken counts a response that was cut after its head was sent.
 func (m *Metrics) Broken() { m.broken.Inc() }

@@ -158,6 +158,9 @@ func (p *Pool) loadRequest(s *shard, pl *place, code []byte) gatewayside.LoadReq
 	env := make([]gatewayside.EnvVar, len(v.Env))
 	for i, e := range v.Env {
 		env[i] = gatewayside.EnvVar{Name: e.Name, Value: e.Value, JSON: e.JSON, Service: e.Bound()}
+		if e.Bound() {
+			env[i].Value = "" // its props are told to whom it leads
+		}
 	}
 	var maps budget
 	room := logRoom{bytes: logBurst}

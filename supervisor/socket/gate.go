@@ -21,6 +21,9 @@ type Gate struct {
 	// reads it answers. An error takes the frame's place.
 	Close func(code uint16, reason string) (uint16, string, error)
 
+	// Unmasked: the frames are a server's, an upstream's.
+	Unmasked bool
+
 	head [14]byte // of the frame that is being read, as far as it came
 	n    int
 	left uint64 // of its payload
@@ -65,9 +68,9 @@ func (g *Gate) Read(r io.Reader, p []byte) (int, error) {
 		frame, err := g.frame(r)
 		g.open = true
 		if err == nil {
-			if code, reason, ok := closeFrame(frame); ok {
+			if code, reason, ok := g.closeFrame(frame); ok {
 				if code, reason, g.err = g.Close(code, reason); g.err == nil {
-					g.held = append(asFrame(code, reason), g.held[len(frame):]...)
+					g.held = append(g.asFrame(code, reason), g.held[len(frame):]...)
 				}
 			}
 		}
@@ -111,16 +114,19 @@ func (g *Gate) frame(r io.Reader) ([]byte, error) {
 // maxControl is the longest payload of a control frame (RFC 6455 §5.5), in bytes.
 const maxControl = 125
 
-// closeFrame reads a client's close frame; false: it breaks a rule (RFC 6455 §5.5.1, §7.4).
-func closeFrame(b []byte) (code uint16, reason string, ok bool) {
+// closeFrame reads a close frame; false: it breaks a rule (RFC 6455 §5.5.1, §7.4).
+func (g *Gate) closeFrame(b []byte) (code uint16, reason string, ok bool) {
 	const fin, masked = 0x80, 0x80
 	size := headSize(b)
-	if len(b) < size || b[0] != fin|8 || b[1]&masked == 0 || b[1]&0x7f > maxControl || len(b) != size+int(b[1]&0x7f) {
+	if len(b) < size || b[0] != fin|8 || (b[1]&masked == 0) != g.Unmasked || b[1]&0x7f > maxControl || len(b) != size+int(b[1]&0x7f) {
 		return 0, "", false
 	}
 	p := make([]byte, len(b)-size)
+	copy(p, b[size:])
 	for i := range p {
-		p[i] = b[size+i] ^ b[size-4+i%4]
+		if !g.Unmasked {
+			p[i] ^= b[size-4+i%4]
+		}
 	}
 	switch len(p) {
 	case 0:
@@ -132,12 +138,15 @@ func closeFrame(b []byte) (code uint16, reason string, ok bool) {
 	return code, string(p[2:]), ipc.SendableClose(code)
 }
 
-// asFrame is the frame that closeFrame reads, behind a mask of zeros.
-func asFrame(code uint16, reason string) []byte {
-	if code == 1005 {
-		return []byte{0x88, 0x80, 0, 0, 0, 0}
+// asFrame is the frame that closeFrame reads, behind a mask of zeros if behind any.
+func (g *Gate) asFrame(code uint16, reason string) []byte {
+	var p []byte
+	if code != 1005 {
+		p = ipc.CloseMessage(code, reason).Data
 	}
-	p := ipc.CloseMessage(code, reason).Data
+	if g.Unmasked {
+		return append([]byte{0x88, byte(len(p))}, p...)
+	}
 	return append([]byte{0x88, 0x80 | byte(len(p)), 0, 0, 0, 0}, p...)
 }
 

@@ -51,6 +51,7 @@ type Pipe struct {
 
 	ctx  context.Context
 	shut atomic.Int32 // code with which the host ends it
+	why  atomic.Pointer[string]
 	// said: nothing of the shard's is still to go out, or nobody waits for it any more.
 	said     chan struct{}
 	saidOnce sync.Once
@@ -58,6 +59,28 @@ type Pipe struct {
 		code   websocket.StatusCode
 		reason string
 	}
+}
+
+// What ended a connection, besides the outcome of an invocation that ended under it.
+const (
+	EndPeer     = "peer"     // the other end closed it
+	EndWorker   = "worker"   // the worker closed it
+	EndGone     = "gone"     // the other end is gone without a close
+	EndStalled  = "stalled"  // the other end took nothing for 60 s
+	EndBreach   = "breach"   // the other end broke RFC 6455
+	EndReplaced = "replaced" // its worker is being replaced or moved
+	EndShutdown = "shutdown" // the host, or the invocation that opened it, is going away
+)
+
+// end notes what ended the connection: the first word stands.
+func (p *Pipe) end(why string) { p.why.CompareAndSwap(nil, &why) }
+
+// Why is what ended the connection, once Run has returned: one of the constants, or an outcome's name.
+func (p *Pipe) Why() string {
+	if why := p.why.Load(); why != nil {
+		return *why
+	}
+	return EndGone
 }
 
 // New is a Pipe to a shard's stream, still without a connection.
@@ -98,6 +121,7 @@ func (p *Pipe) Closing(code uint16, reason string) (uint16, string, error) {
 		return code, reason, nil
 	default:
 	}
+	p.end(EndPeer)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	stop := make(chan struct{})
@@ -136,9 +160,10 @@ func (p *Pipe) close(code websocket.StatusCode, reason string) {
 	go p.Conn.Close(code, reason)
 }
 
-// End closes the connection for a reason of the host's.
-func (p *Pipe) End(code websocket.StatusCode, reason string) {
+// End closes the connection for a reason of the host's; why is one of the constants.
+func (p *Pipe) End(why string, code websocket.StatusCode, reason string) {
 	if p.shut.CompareAndSwap(0, int32(code)) {
+		p.end(why)
 		p.close(code, reason)
 	}
 }
@@ -164,10 +189,13 @@ func (p *Pipe) copyOut() (websocket.StatusCode, string) {
 		var ended *gatewayside.AbortError
 		switch {
 		case errors.As(err, &ended):
+			p.end(ended.Outcome.String())
 			return abnormalClose(ended.Outcome), ended.Outcome.String()
 		case err != nil:
+			p.end(gen.Outcome_internalError.String())
 			return websocket.StatusInternalError, gen.Outcome_internalError.String()
 		case m.Opcode == ipc.OpClose:
+			p.end(EndWorker)
 			code, reason := m.CloseStatus()
 			if code != 1005 && !ipc.SendableClose(code) {
 				code, reason = 1000, ""
@@ -175,6 +203,10 @@ func (p *Pipe) copyOut() (websocket.StatusCode, string) {
 			return websocket.StatusCode(code), reason
 		}
 		if w, err = p.write(w, &m); err != nil {
+			if errors.Is(err, context.DeadlineExceeded) {
+				p.end(EndStalled)
+			}
+			p.end(EndGone)
 			// The reader learns of it as well and tells the worker, whose close comes here.
 			p.letClose(websocket.StatusAbnormalClosure, "")
 			p.Conn.CloseNow()
@@ -203,6 +235,7 @@ func (p *Pipe) write(w io.WriteCloser, m *ipc.Message) (io.WriteCloser, error) {
 	}
 	stalled := context.AfterFunc(ctx, func() {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			p.end(EndStalled)
 			p.Conn.CloseNow()
 		}
 	})
@@ -243,18 +276,25 @@ func (p *Pipe) copyIn() (code uint16, reason string) {
 		switch ce := (websocket.CloseError{}); {
 		case err == nil:
 		case errors.Is(err, errNotUTF8):
+			p.end(EndBreach)
 			p.close(websocket.StatusInvalidFramePayloadData, "text that is not UTF-8")
 			return uint16(websocket.StatusInvalidFramePayloadData), ""
 		case errors.As(err, &ce):
-			if !utf8.ValidString(ce.Reason) { // an upstream's: there is no Gate
-				ce.Reason = ""
-			}
+			p.end(EndPeer)
 			return uint16(ce.Code), ce.Reason
+		case errors.Is(err, gatewayside.ErrBodyRefused):
+			// The invocation has ended: how, copyOut is told, and closes accordingly.
+			return uint16(websocket.StatusAbnormalClosure), ""
 		default:
 			if p.ctx.Err() == nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				// The library says most breaches itself, but not, say, of a frame without a mask.
+				if errors.As(err, new(*net.OpError)) {
+					p.end(EndGone)
+				}
+				p.end(EndBreach)
 				p.close(websocket.StatusProtocolError, "")
 			}
+			p.end(EndGone)
 			return uint16(websocket.StatusAbnormalClosure), ""
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -137,6 +138,22 @@ func FuzzGate(f *testing.F) {
 			t.Errorf("%d bytes of %d, waited %d times", len(got), len(all), waits)
 		}
 	})
+}
+
+// An upstream's close is held back likewise; its frames have no mask.
+func TestGateOfAnUpstream(t *testing.T) {
+	for frame, want := range map[string]string{
+		"\x81\x01x\x88\x02\x03\xe8": "\x81\x01x\x88\x06\x0f\xa1mine", "\x88\x00\x81\x01x": "\x88\x06\x0f\xa1mine\x81\x01x",
+		"\x88\x82\x01\x02\x03\x04\x02\xeb": "\x88\x82\x01\x02\x03\x04\x02\xeb", "\x88\x01x": "\x88\x01x", // the library's to refuse
+	} {
+		g := &Gate{Unmasked: true, Close: func(code uint16, reason string) (uint16, string, error) { return 4001, "mine", nil }}
+		g.Open()
+		src := strings.NewReader(frame)
+		got, err := io.ReadAll(readerFunc(func(p []byte) (int, error) { return g.Read(src, p) }))
+		if string(got) != want || err != nil {
+			t.Errorf("%q: %q, want %q; %v", frame, got, want, err)
+		}
+	}
 }
 
 // What breaks a rule is the library's to refuse, at once.

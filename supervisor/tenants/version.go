@@ -42,7 +42,8 @@ type EnvVar struct {
 	Name  string
 	JSON  bool // Value is JSON text; otherwise it is the string itself
 	Value string
-	// Service is the tenant that a service binding leads to, Entrypoint its export ("" the default one).
+	// Service is the tenant that a service binding leads to, Entrypoint its export ("" the default one); Value is
+	// then its props, JSON that its calls bring along, or "".
 	Service    string
 	Entrypoint string
 	// HostAPI is the operator's API that a binding leads to.

@@ -78,7 +78,7 @@ func TestServiceStreams(t *testing.T) {
 				"backPressure": `[true,true,"yes"]`, "passedOn": `true`, "ignored": `"ignored"`, "breaks": `"TypeError"`, "argumentBreaks": `"TypeError"`,
 				"strings": `"TypeError"`, "two": "A second ReadableStream cannot be sent", "locked": "A ReadableStream that was read from or is locked",
 				"used": "A ReadableStream that was read from or is locked", "taken": `[true,1]`, "fn": "Make it a method of an exported WorkerEntrypoint",
-				"fnArgument": "Make it a method of an exported WorkerEntrypoint", "thrown": "true", "same": "3", "late": `"early"`,
+				"fnArgument": "not async iterable", "thrown": "true", "same": "3", "late": `"early"`,
 			} {
 				if a := h.Get("caller", "/"+path); a.Status != 200 || !strings.Contains(a.Body, want) {
 					t.Errorf("%s: %d %s, want %s", path, a.Status, a.Body, want)

@@ -157,7 +157,13 @@ const echo = `export default { fetch(request) {
 // Their sections: 1 framing, 2 pings, 3 reserved bits, 4 opcodes, 5 fragmentation, 6 UTF-8, 7 closing,
 // 9 large messages.
 func TestWebSocketFraming(t *testing.T) {
-	h := hosttest.Start(t, hosttest.Options{Quiet: true, Tenants: map[string]hosttest.Files{"echo": hosttest.Worker(echo)}})
+	for _, rootless := range []bool{false, true} {
+		t.Run(fmt.Sprintf("rootless=%v", rootless), func(t *testing.T) { webSocketFraming(t, rootless) })
+	}
+}
+
+func webSocketFraming(t *testing.T, rootless bool) {
+	h := hosttest.Start(t, hosttest.Options{Quiet: true, Rootless: rootless, Tenants: map[string]hosttest.Files{"echo": hosttest.Worker(echo)}})
 	type frame struct {
 		first byte
 		data  string
@@ -477,5 +483,85 @@ func TestWebSocketToUpstream(t *testing.T) {
 	w.frame(0x81, []byte("close"))
 	if code := w.closeCode(); code != 4002 {
 		t.Errorf("the upstream's close arrives as %d", code)
+	}
+}
+
+// A close is answered when the listeners of the messages before it are done, whoever closed: a client or an upstream.
+func TestWebSocketCloseWaits(t *testing.T) {
+	// An upstream that says a message and its close at once, and tells what it heard after that.
+	heard := make(chan string, 1)
+	up := upstream(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		conn, br, err := rw.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(60 * time.Second))
+		sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n\x81\x05hello\x88\x02\x03\xe8", base64.StdEncoding.EncodeToString(sum[:]))
+		said := ""
+		for {
+			var head [6]byte // short and masked
+			if _, err := io.ReadFull(br, head[:]); err != nil {
+				heard <- said + " " + err.Error()
+				return
+			}
+			data := make([]byte, head[1]&0x7f)
+			if _, err := io.ReadFull(br, data); err != nil {
+				heard <- said + " " + err.Error()
+				return
+			}
+			for i := range data {
+				data[i] ^= head[2+i%4]
+			}
+			if head[0]&15 == 8 {
+				heard <- fmt.Sprintf("%s closed %x", said, data)
+				return
+			}
+			said += string(data)
+		}
+	}))
+	h := hosttest.Start(t, hosttest.Options{Quiet: true, Policy: "egress: {allow: [127.0.0.2]}\n", Tenants: map[string]hosttest.Files{
+		"later": hosttest.Worker(`export default { fetch(request) {
+			const [client, server] = Object.values(new WebSocketPair());
+			server.accept();
+			server.addEventListener("message", async (e) => { await (e.data === "never" ? new Promise(() => {}) : scheduler.wait(300)); server.send("late " + e.data); });
+			server.addEventListener("close", () => server.close());
+			return new Response(null, { status: 101, webSocket: client });
+		} };`),
+		"asks": hosttest.Worker(`export default { async fetch() {
+			const ws = new WebSocket("` + strings.Replace(up, "http", "ws", 1) + `/");
+			ws.addEventListener("message", async (e) => { await scheduler.wait(300); ws.send("late " + e.data); });
+			return new Response(await new Promise((done) => { ws.onclose = async (e) => { await scheduler.wait(1000); done(e.code + " " + e.wasClean); }; }));
+		} };`),
+	}})
+	w := dialWS(t, h, "later")
+	w.frame(0x81, []byte("x"))
+	w.frame(0x88, []byte("\x03\xe8"))
+	if op, data, err := w.message(); op != 1 || string(data) != "late x" || err != nil {
+		t.Errorf("after the close: %d %q %v", op, data, err)
+	}
+	if code := w.closeCode(); code != 1005 { // as the worker closes
+		t.Errorf("closed with %d", code)
+	}
+	w = dialWS(t, h, "later")
+	w.frame(0x81, []byte("never"))
+	w.frame(0x88, []byte("\x03\xe8"))
+	if code := w.closeCode(); code != 1005 && code != 1000 { // the worker's timer, or the gateway's a second later
+		t.Errorf("a listener that is never done: closed with %d", code)
+	}
+	if a := h.Get("asks", "/"); a.Body != "1000 true" {
+		t.Errorf("asks: %d %s", a.Status, a.Body)
+	}
+	select {
+	case got := <-heard:
+		if got != "late hello closed 03e8" {
+			t.Errorf("the upstream heard %q", got)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the upstream heard nothing")
+	}
+	if in := h.Incidents(); len(in) > 0 {
+		t.Errorf("incidents: %+v", in)
 	}
 }

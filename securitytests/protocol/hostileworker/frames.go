@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"strings"
 
 	"capnproto.org/go/capnp/v3"
@@ -119,6 +120,11 @@ var lies = map[string]func(stream uint64) []byte{
 	"/fetch-long-url":      edited(func(f gen.Fetch) error { return f.SetUrl("http://a/" + strings.Repeat("x", 20<<10)) }),
 	"/fetch-get-body":      edited(func(f gen.Fetch) error { f.SetBodyMode(gen.BodyMode_whole); return f.SetBody([]byte("x")) }),
 	"/fetch-mode-9":        edited(func(f gen.Fetch) error { f.SetBodyMode(9); return nil }),
+	"/function-of-none":    edited(function(65534, 1)), // of a client's request
+	"/function-zero":       edited(function(65534, 0)),
+	"/function-unbound":    edited(function(0, 7)),
+	"/function-named":      edited(func(f gen.Fetch) error { function(65534, 1)(f); return f.SetCall("add") }),
+	"/function-get":        edited(func(f gen.Fetch) error { function(65534, 1)(f); return f.SetMethod("GET") }),
 	"/fetch-redirect-9":    edited(func(f gen.Fetch) error { f.SetRedirect(9); return nil }),
 }
 
@@ -211,6 +217,16 @@ func fetch(id, parent uint64, edit func(gen.Fetch) error) []byte {
 			panic("edit")
 		}
 	})
+}
+
+// function is a call of the function of that number.
+func function(binding, number uint16) func(gen.Fetch) error {
+	return func(f gen.Fetch) error {
+		f.SetBinding(binding)
+		f.SetFunction(number)
+		f.SetBodyMode(gen.BodyMode_whole)
+		return errors.Join(f.SetMethod("POST"), f.SetBody([]byte("5\n[[],0]")))
+	}
 }
 
 // upload is a subrequest whose body follows.

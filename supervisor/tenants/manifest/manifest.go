@@ -53,7 +53,7 @@ type Var struct {
 	Name  string
 	JSON  bool   // Value is JSON text to be parsed; otherwise it is the string itself
 	Value string //
-	// Service is the tenant a service binding leads to; then it has no value.
+	// Service is the tenant a service binding leads to; then Value is its props, a JSON object, or "".
 	Service    string
 	Entrypoint string // of Service; "" for its default export
 	// HostAPI is the operator's API a binding leads to; then it has no value.

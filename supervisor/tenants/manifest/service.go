@@ -14,9 +14,11 @@ const (
 	maxCallers  = 1000
 	// maxEntrypoint is ipc.MaxNameBytes.
 	maxEntrypoint = 128
+	// maxProps is ipc.MaxPropsBytes.
+	maxProps = 4 << 10
 )
 
-// services reads service bindings: a list of {binding, service, entrypoint}, as wrangler has it.
+// services reads service bindings: a list of {binding, service, entrypoint, props}, as wrangler has it.
 func (r *reader) services(n *doctree.Node) {
 	if n.Kind == doctree.Null {
 		return
@@ -43,12 +45,21 @@ func (r *reader) service(n *doctree.Node) {
 	for _, f := range n.Fields {
 		dst := map[string]*string{"binding": &v.Name, "service": &v.Service, "entrypoint": &v.Entrypoint}[f.Key]
 		switch {
+		case f.Key == "props":
+			if f.Value.Kind != doctree.Map {
+				r.fail(f.Value.Pos, "props of a service must be a mapping, which its calls bring along as ctx.props, not %s", f.Value.Kind)
+				return
+			}
+			if v.Value = string(appendJSON(nil, f.Value)); len(v.Value) > maxProps {
+				r.fail(f.Value.Pos, "props of a service have %d bytes as JSON, and may have %d", len(v.Value), maxProps)
+				return
+			}
 		case dst == nil && r.wrangler:
 			if !empty(f.Value) {
 				r.warn(f.Pos, "services: %q is not served by this version and changes nothing", doctree.Printable(f.Key))
 			}
 		case dst == nil:
-			r.fail(f.Pos, "a service has no key %q; it takes binding, service, entrypoint", doctree.Printable(f.Key))
+			r.fail(f.Pos, "a service has no key %q; it takes binding, service, entrypoint, props", doctree.Printable(f.Key))
 		case f.Value.Kind != doctree.String:
 			r.fail(f.Value.Pos, "%s of a service must be text, not %s", f.Key, f.Value.Kind)
 		default:

@@ -77,7 +77,7 @@ class EventTarget {
     const e = eventState(event);
     if (e.dispatching) throw newDOMException("The event is already being dispatched.", "InvalidStateError");
     e.trusted = false;
-    return dispatch(t, event);
+    return dispatch(t, event, undefined);
   }
 }
 defineInterface(EventTarget, "EventTarget");
@@ -103,8 +103,9 @@ const hasListener = (t, type) => {
 };
 
 // dispatch runs the listeners; an exception of one is reported and the next still runs
-// (https://dom.spec.whatwg.org/#concept-event-dispatch). Returns false if the event was canceled.
-const dispatch = (t, event) => {
+// (https://dom.spec.whatwg.org/#concept-event-dispatch). Returns false if the event was canceled. returned: a bare
+// list that takes what listeners return.
+const dispatch = (t, event, returned) => {
   const e = eventState(event);
   e.dispatching = true;
   e.target = e.currentTarget = t.wrapper;
@@ -116,7 +117,8 @@ const dispatch = (t, event) => {
       if (l.removed || l.type !== e.type || l.capture !== (round === 0)) continue;
       if (l.once) dropListener(t, l);
       e.passive = l.passive;
-      invoke(t, l.callback, event, e);
+      const result = invoke(t, l.callback, event, e);
+      if (returned !== undefined) returned[returned.length] = result;
       e.passive = false;
     }
     if (e.stopped) break;
@@ -131,13 +133,13 @@ const dispatch = (t, event) => {
 const invoke = (t, callback, event, e) => {
   try {
     if (callback instanceof HandlerAttribute) {
-      callback.invoke(t, event, e);
+      return callback.invoke(t, event, e);
     } else if (typeof callback === "function") {
-      ReflectApply(callback, t.wrapper, [event]);
+      return ReflectApply(callback, t.wrapper, [event]);
     } else {
       const f = callback.handleEvent;
       if (typeof f !== "function") throw new TypeError("The listener's handleEvent is not a function.");
-      ReflectApply(f, callback, [event]);
+      return ReflectApply(f, callback, [event]);
     }
   } catch (error) {
     reportException(error);
@@ -145,9 +147,9 @@ const invoke = (t, callback, event, e) => {
 };
 
 // fire dispatches an event of the runtime's own making.
-const fire = (t, event) => {
+const fire = (t, event, returned = undefined) => {
   eventState(event).trusted = true;
-  return dispatch(t, event);
+  return dispatch(t, event, returned);
 };
 
 // HandlerAttribute is the listener behind an `on...` attribute
@@ -155,15 +157,16 @@ const fire = (t, event) => {
 class HandlerAttribute {
   constructor() { this.value = null; }
   invoke(t, event, e) {
-    if (typeof this.value !== "function") return;
+    if (typeof this.value !== "function") return undefined;
     let result;
     if (t === globalTarget && e.type === "error" && event instanceof ErrorEvent) {
       result = ReflectApply(this.value, t.wrapper, [event.message, event.filename, event.lineno, event.colno, event.error]);
       if (result === true) e.canceled = true;
-      return;
+      return result;
     }
     result = ReflectApply(this.value, t.wrapper, [event]);
     if (result === false && e.cancelable) e.canceled = true;
+    return result;
   }
 }
 bare(HandlerAttribute);

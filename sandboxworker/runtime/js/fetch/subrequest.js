@@ -16,7 +16,9 @@ const freshId = () => {
 
 class Subrequest {
   constructor(inv, request, d, target) {
-    this.target = target; // {binding, call} of a service binding, or of a cache; undefined: it goes out
+    // {binding, call} of a service binding, or of a cache; undefined: it goes out. functions: those in a call's
+    // arguments. inv: the invocation that has to ask, if not the one whose code runs.
+    this.target = target;
     this.inv = inv;
     this.request = request; // RequestState
     this.d = d; // of the promise fetch() gave
@@ -226,7 +228,7 @@ const startQueued = (inv) => {
 };
 
 const subrequest = (state, target = undefined) => {
-  const inv = currentInvocation(), label = target?.label ?? "fetch failed";
+  const inv = target?.inv ?? currentInvocation(), label = target?.label ?? "fetch failed";
   if (inv === undefined) return PromiseReject(new TypeError(`${label}: start-up code belongs to no request and makes none. Call fetch() in a handler.`));
   if (inv.ended) return PromiseReject(new TypeError(`${label}: the invocation this code belongs to has ended.`));
   const { url } = state;

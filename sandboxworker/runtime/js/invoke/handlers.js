@@ -88,18 +88,24 @@ const exportsEntrypoint = (namespace) => {
 };
 
 // request starts an invocation. What is not the default export's fetch stands behind the method:
-// event, entrypoint and name, each after a line feed (see EventMethod in sandboxworker/runtime/fetch.go).
+// event, entrypoint, name and, if there are any, props, each after a line feed (see EventMethod in sandboxworker/runtime/fetch.go).
 const request = (id, method, url, flat, bodyMode, body, requestId, attempt) => {
-  let event, entrypoint = "", name = "";
+  let event, entrypoint = "", name = "", props;
   const cut = StringIndexOf(method, "\n");
   if (cut >= 0) {
     const a = StringIndexOf(method, "\n", cut + 1), b = StringIndexOf(method, "\n", a + 1);
     event = StringSlice(method, cut + 1, a);
     entrypoint = StringSlice(method, a + 1, b);
     name = StringSlice(method, b + 1);
+    const c = StringIndexOf(name, "\n");
+    if (c >= 0) {
+      props = StringSlice(name, c + 1);
+      name = StringSlice(name, 0, c);
+    }
     method = StringSlice(method, 0, cut);
   }
   const inv = new Invocation(id, method, requestId, attempt);
+  inv.props = props;
   live.set(id, inv);
   const s = new RequestState();
   s.method = method;
@@ -122,6 +128,11 @@ const request = (id, method, url, flat, bodyMode, body, requestId, attempt) => {
     }
     if (event === "tail") {
       eventHandlersUnit.get().tail(inv, mainNamespace, env, newExecutionContext(inv));
+      host.setContext(undefined);
+      return;
+    }
+    if (event === "function") {
+      rpcUnit.get().runFunction(inv, +entrypoint, +name);
       host.setContext(undefined);
       return;
     }

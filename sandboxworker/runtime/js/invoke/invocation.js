@@ -42,6 +42,7 @@ class Invocation {
     this.fetches = undefined; // SafeSet of Subrequests
     this.fetchQueue = undefined; // those beyond what may be open at once
     this.fetching = 0; // open
+    this.props = undefined; // JSON of ctx.props
     this.passThrough = false; // accepted for compatibility: there is no origin to pass to
     this.outcome = OUTCOME_OK;
     this.message = "";
@@ -271,6 +272,6 @@ class ExecutionContext {
     inv.waitUntil(promise);
   }
   passThroughOnException() { this.#inv.passThrough = true; }
-  get props() { void this.#inv; return (this.#props ??= {}); }
+  get props() { const { props } = this.#inv; return (this.#props ??= props === undefined ? {} : JSONParse(props)); }
 }
 defineInterface(ExecutionContext, "ExecutionContext");

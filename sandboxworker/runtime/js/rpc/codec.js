@@ -9,17 +9,21 @@
 //
 // With a stream in it, of which there can be one, the first line is that length, "s", and the length of all
 // ArrayBuffers; after them come the stream's bytes, as long as the body goes on.
+//
+// A function is a node with its number among those of the message, from 1: the other end makes a stub of it
+// that asks for that number. They stand in arguments alone; see rpc/function.js.
 
 const MESSAGE_BYTES = 33554432; // one message
 // Of its JSON: parsing is one builtin that nothing interrupts, on the account of whoever is called.
 const JSON_BYTES = 2097152;
 const BIGINT_DIGITS = 10000; // as above
+const MAX_FUNCTIONS = 64; // of one message
 // Holes of an array: what is done with a long one, by whoever gets it, can end its process.
 const MAX_HOLES = 1024;
 
 const V_UNDEFINED = 0, V_NUMBER = 1, V_BIGINT = 2, V_NODE = 3;
 const N_OBJECT = 0, N_ARRAY = 1, N_DATE = 2, N_REGEXP = 3, N_MAP = 4, N_SET = 5, N_ERROR = 6, N_BOXED = 7,
-  N_BUFFER = 8, N_TYPED = 9, N_VIEW = 10, N_STREAM = 11;
+  N_BUFFER = 8, N_TYPED = 9, N_VIEW = 10, N_STREAM = 11, N_FUNCTION = 12;
 
 const typedArrayNames = new SafeMap();
 for (let i = 0; i < typedArrayClasses.length; i++) typedArrayNames.set(typedArrayClasses[i].name, typedArrayClasses[i]);
@@ -27,14 +31,16 @@ const NumberOf = Number, StringOf = String, BigIntOf = BigInt;
 
 const cloneError = (what) => newDOMException(`${what} cannot be sent to another worker. ` +
   "Plain values, arrays, Map, Set, Date, RegExp, Error and ArrayBuffers and their views can, and one ReadableStream of bytes.", "DataCloneError");
-const functionError = () => newDOMException("A function cannot be sent to another worker. Make it a method of an exported " +
-  "WorkerEntrypoint, and bind the other worker to that; or send what it would return.", "DataCloneError");
+const functionError = () => newDOMException("A function cannot be sent to another worker but in the arguments of a call. Make it a method of an exported " +
+  "WorkerEntrypoint, and bind the other worker to that; or take a function as an argument and call that.", "DataCloneError");
 const services = new SafeWeakMap(); // service binding -> true
 const malformed = () => new TypeError("The other worker's message is malformed.");
 const has = (f, v) => { try { f(v); return true; } catch { return false; } };
 
 class Encoder {
-  constructor() {
+  // functions: the list that takes the message's functions; undefined: it may have none.
+  constructor(functions) {
+    this.functions = functions;
     this.nodes = bareList();
     this.seen = new SafeMap(); // object -> number of its node
     this.todo = new Fifo();
@@ -55,7 +61,9 @@ class Encoder {
         return listOf(V_BIGINT, digits);
       }
       case "object": return v === null ? null : listOf(V_NODE, this.node(v));
-      case "function": throw functionError();
+      case "function":
+        if (this.functions === undefined) throw functionError();
+        return listOf(V_NODE, this.node(v));
       default: throw cloneError("A symbol");
     }
   }
@@ -71,6 +79,14 @@ class Encoder {
     return n;
   }
   fill(o, out) {
+    if (typeof o === "function") {
+      const { functions } = this;
+      if (functions.length >= MAX_FUNCTIONS) throw cloneError(`More than ${MAX_FUNCTIONS} functions`);
+      functions[functions.length] = o;
+      out[0] = N_FUNCTION;
+      out[1] = functions.length;
+      return;
+    }
     if (ArrayIsArray(o)) {
       const { length } = o;
       out[0] = N_ARRAY;
@@ -190,15 +206,16 @@ const listOf = (...items) => { ObjectSetPrototypeOf(items, null); return items; 
 
 // encode is for what can hold no stream.
 const encode = (v) => {
-  const e = new Encoder(), bytes = e.finish(v);
+  const e = new Encoder(undefined), bytes = e.finish(v);
   if (e.stream !== undefined) throw cloneError("A ReadableStream in an error");
   return bytes;
 };
-const encodeBody = (v) => new Encoder().body(v);
+const encodeBody = (v, functions) => new Encoder(functions).body(v);
 
 // Decoder makes the shells of all nodes, then fills them.
 class Decoder {
-  constructor(nodes, rest) {
+  constructor(nodes, rest, stub) {
+    this.stub = stub; // makes what stands for a function; undefined: there are none
     this.rest = rest; // makes the stream; undefined: there is none, or it was made
     this.nodes = nodes;
     this.made = bareList();
@@ -253,6 +270,12 @@ class Decoder {
           if (rest === undefined) throw malformed();
           this.rest = undefined;
           made[i] = rest();
+          break;
+        }
+        case N_FUNCTION: {
+          const { stub } = this, n = w[1];
+          if (stub === undefined || typeof n !== "number" || n >>> 0 !== n || n < 1 || n > MAX_FUNCTIONS) throw malformed();
+          made[i] = stub(n);
           break;
         }
         case N_TYPED: case N_VIEW: made[i] = undefined; break; // need their buffers
@@ -324,8 +347,9 @@ const headOf = (bytes) => {
 const HEAD_BYTES = 20;
 const tooMuch = (h) => h.length > JSON_BYTES || h.buffers > MESSAGE_BYTES;
 
-// decode gives the value of a message, or throws. It believes nothing of the bytes. wire: where they are from.
-const decode = (bytes, wire) => {
+// decode gives the value of a message, or throws. It believes nothing of the bytes. wire: where they are from; stub:
+// see Decoder.
+const decode = (bytes, wire, stub) => {
   const all = TypedArrayByteLength(bytes);
   const h = headOf(bytes);
   if (h === undefined || tooMuch(h)) throw malformed();
@@ -337,7 +361,7 @@ const decode = (bytes, wire) => {
   const d = new Decoder(doc[0], buffers < 0 || wire === undefined ? undefined : () => {
     wire.unread(TypedArraySliceU8(bytes, end, all));
     return wire.toStream().wrapper;
-  });
+  }, stub);
   d.shells(subarrayU8(bytes, at + length, end));
   if (d.rest !== undefined) throw malformed(); // bytes of no stream
   d.fill();
@@ -345,7 +369,7 @@ const decode = (bytes, wire) => {
 };
 
 // receive gives a promise of the value that a body brings, once it is here; its stream may go on.
-const receive = (wire) => {
+const receive = (wire, stub) => {
   let need = 0; // bytes of the message; 0: not known, -1: all there are
   const content = wire.readAll((parts, total) => {
     if (need === 0) {
@@ -357,7 +381,7 @@ const receive = (wire) => {
     return need > 0 && total >= need;
   });
   return PromiseThen(content, (bytes) => {
-    try { return decode(bytes, wire); } catch (error) {
+    try { return decode(bytes, wire, stub); } catch (error) {
       wire.drop();
       throw error;
     }

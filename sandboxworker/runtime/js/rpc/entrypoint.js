@@ -60,15 +60,20 @@ const failed = (inv, error) => {
 };
 
 // call runs a method: its arguments are the request's body.
-const call = (namespace, entrypoint, name, inv, e, ctx) => {
+const call = (namespace, entrypoint, name, inv, e, ctx) => answerWith(inv, (args) => {
+  const C = find(namespace, entrypoint);
+  const method = methodOf(C, name);
+  return ReflectApply(method, ReflectConstruct(C, [ctx, e]), args);
+});
+
+// answerWith answers with what run makes of the arguments in the request's body.
+const answerWith = (inv, run) => {
   if (inv.wire === undefined) { failed(inv, malformed()); return; }
-  PromiseThen(receive(inv.wire), (args) => {
+  PromiseThen(receive(inv.wire, stubsOf(inv)), (args) => {
     let result;
     try {
       if (!ArrayIsArray(args)) throw malformed();
-      const C = find(namespace, entrypoint);
-      const method = methodOf(C, name);
-      result = ReflectApply(method, ReflectConstruct(C, [ctx, e]), args);
+      result = run(args);
     } catch (error) {
       failed(inv, error);
       return;
@@ -81,4 +86,4 @@ const call = (namespace, entrypoint, name, inv, e, ctx) => {
   }, (error) => failed(inv, error));
 };
 
-return { __proto__: null, newService, fetchOn, call, branded, encode, decode };
+return { __proto__: null, newService, fetchOn, call, runFunction, branded, encode, decode };

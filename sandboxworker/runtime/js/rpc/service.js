@@ -2,16 +2,16 @@
 
 const notMethods = ObjectFreeze({ __proto__: null, then: true, catch: true, finally: true, constructor: true, toJSON: true });
 
-// ask performs a call; see Subrequest for what `binding` and `call` do.
-const ask = (binding, call, args) => {
+// ask performs a call of target; see Subrequest for what it holds.
+const ask = (target, args) => {
   let request;
   try {
     request = new Request("https://rpc.invalid/", { __proto__: null, method: "POST" });
-    requestState(request).body = encodeBody(args);
+    requestState(request).body = encodeBody(args, target.functions = bareList());
   } catch (error) {
     return PromiseReject(error);
   }
-  const answer = fetchUnit.get().subrequest(requestState(request), { __proto__: null, binding, call });
+  const answer = fetchUnit.get().subrequest(requestState(request), target);
   return PromiseThen(answer, (response) => {
     const s = responseState(response);
     if (s.body === null) throw malformed();
@@ -48,7 +48,7 @@ const newService = (binding) => {
     if (typeof name === "symbol") return target[name];
     if (name === "fetch") return (input, init) => serviceFetch(binding, input, init);
     if (notMethods[name]) return undefined;
-    return (...args) => ask(binding, name, args);
+    return (...args) => ask({ __proto__: null, binding, call: name }, args);
   },
   });
   services.set(service, true);

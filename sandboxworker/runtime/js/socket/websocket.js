@@ -10,6 +10,9 @@ const OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8, LAST = 0x80; // schema/frame.cap
 const PART_COST = 64; // ipc.MessageCost
 const PART_BYTES = 65535; // with its flag at most CHUNK_BYTES
 const MESSAGE_LIMIT_BYTES = 1048576; // limits.DefaultWire().Message
+// How long a close is not answered because listeners are still at work on the messages before it. The gateway
+// answers for a worker after 8 s (supervisor/socket).
+const LINGER_MS = 7000;
 const BUFFER_BYTES = 8388608; // what one socket may have sent that its client has not taken
 
 class SocketState {
@@ -23,6 +26,8 @@ class SocketState {
     this.queue = new Fifo(); // {op, data, code, reason, clean, cost, wire}: arrived, not dispatched
     this.closedIn = false;
     this.closedOut = false;
+    this.busy = 0; // promises that listeners of messages gave and that have not settled
+    this.answer = undefined; // {code, reason, timer}: how the other end's close is answered, once they have
     this.protocol = "";
     this.url = "";
   }
@@ -60,14 +65,45 @@ class SocketState {
       if (m.op === OP_CLOSE) {
         this.closedIn = true;
         this.ready = CLOSING;
-        this.answerClose(m.code, m.reason);
-        this.ready = CLOSED;
+        if (!m.clean || !this.linger(m.code, m.reason)) {
+          this.answerClose(m.code, m.reason);
+          this.ready = CLOSED;
+        }
         fire(stateOf(this.wrapper), new CloseEvent("close", { __proto__: null, code: m.code, reason: m.reason, wasClean: m.clean }));
       } else {
-        fire(stateOf(this.wrapper), new MessageEvent("message", { __proto__: null, data: m.data }));
+        const returned = bareList();
+        fire(stateOf(this.wrapper), new MessageEvent("message", { __proto__: null, data: m.data }), returned);
+        for (let i = 0; i < returned.length; i++) this.attend(returned[i]);
       }
       if (m.wire !== undefined) m.wire.grantBack(m.cost);
     }
+  }
+  // attend has a close wait for what a listener does after its return.
+  attend(promise) {
+    if (!isObject(promise)) return;
+    const done = () => {
+      if (--this.busy === 0) this.settleClose();
+    };
+    this.busy++;
+    // Its rejection stays unhandled, for whom it concerns.
+    try { PromiseThen(promise, done, (error) => { done(); throw error; }); } catch { this.busy--; } // it is no promise
+  }
+  // linger says whether the answer to a close has to wait.
+  linger(code, reason) {
+    if (this.busy === 0 || this.closedOut) return false;
+    let timer;
+    try { timer = addTimer(() => this.settleClose(), LINGER_MS, false); } catch { return false; } // too many timers
+    this.answer = { __proto__: null, code, reason, timer };
+    return true;
+  }
+  settleClose() {
+    const { answer } = this;
+    if (answer === undefined) return;
+    this.answer = undefined;
+    const t = timersById.get(answer.timer);
+    if (t !== undefined) killTimer(t);
+    this.answerClose(answer.code, answer.reason);
+    this.ready = CLOSED;
   }
   answerClose(code, reason) {
     if (this.closedOut) return;
@@ -77,6 +113,11 @@ class SocketState {
   }
   close(code, reason) {
     if (this.closedOut) return;
+    if (this.answer !== undefined) { // the other end has closed: listeners are still to be waited for
+      this.answer.code = code;
+      this.answer.reason = reason;
+      return;
+    }
     this.closedOut = true;
     if (this.ready < CLOSING) this.ready = CLOSING;
     this.send({ __proto__: null, op: OP_CLOSE, code, reason, clean: true });
