@@ -24,8 +24,9 @@ type delivery struct {
 	err  error
 }
 
-// readyAhead is how many seats wait; more would only take memory from each other.
-const readyAhead = 2
+// readyAhead is how many seats wait, besides the one that is being made; more would only take memory from
+// each other.
+const readyAhead = 1
 
 func newSupply(ctx context.Context, stand *Stand, p seccomp.Profile) *supply {
 	ctx, cancel := context.WithCancel(ctx)
@@ -62,8 +63,9 @@ func (s *supply) close() {
 	}
 }
 
-// seat takes a fresh one.
+// seat takes a fresh one. The run's context is not that of a promise, whose end does not end the supply.
 func (s *scene) seat(ctx context.Context) (*Seat, error) {
+	s.stock.Do(func() { s.supply = newSupply(context.WithoutCancel(ctx), s.stand, s.profile) })
 	select {
 	case d := <-s.supply.ready:
 		return d.seat, d.err
