@@ -144,7 +144,7 @@ func (c *comparison) row(nr int64, r seccomp.Rule, random *rand.Rand) {
 		}
 	}
 	if c.compare(nr, meets) {
-		c.wrong("%s: the filter ends what the row is for", r)
+		c.wrong("%v: the filter ends what the row is for", r)
 	}
 	for _, a := range r.Args {
 		stops := 0
@@ -156,7 +156,7 @@ func (c *comparison) row(nr int64, r seccomp.Rule, random *rand.Rand) {
 			}
 		}
 		if stops == 0 {
-			c.wrong("%s: nothing in the filter stops another argument %d", r, a.Index)
+			c.wrong("%v: nothing in the filter stops another argument %d", r, a.Index)
 		}
 		c.Conditions++
 	}

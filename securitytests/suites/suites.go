@@ -80,6 +80,9 @@ type scene struct {
 
 	stock  sync.Once
 	supply *supply // nil until a seat was wanted
+
+	mu    sync.Mutex
+	fatal map[int64]bool // guarded by mu; numbers that have ended a seat by SIGSYS
 }
 
 // Options of a run.
@@ -202,16 +205,15 @@ func (r *run) open(ctx context.Context, mode Mode) []*scene {
 	return out
 }
 
-// work tries every promise in every scene and closes the scenes. What takes longest is begun first, in all
-// scenes, and there are two more at work than processors: who waits for a death or for its next seat leaves
-// its own idle, and nobody is left to work alone at the end.
+// work tries every promise in every scene and closes the scenes. There are two more at work than processors:
+// who waits for a death or for its next seat leaves its own idle.
 func (r *run) work(ctx context.Context, scenes []*scene) {
 	type task struct {
 		s        *scene
 		promises []Promise
 	}
 	var tasks []task
-	for _, promises := range byLength(r.wanted) {
+	for _, promises := range inTurn(r.wanted) {
 		for _, s := range scenes {
 			tasks = append(tasks, task{s, promises})
 		}
@@ -246,32 +248,30 @@ func (r *run) work(ctx context.Context, scenes []*scene) {
 	}
 }
 
-// byLength groups promises into what is tried in one go: each of the system calls by itself, for they make
-// hundreds of deaths, and of the other suites all that a suite has. The longest come first.
-func byLength(promises []Promise) [][]Promise {
-	var tenants, calls, others [][]Promise
-	suites := map[string][]Promise{}
-	var order []string
+// inTurn groups promises into what is tried in one go: of the system calls each by itself, for they make
+// hundreds of deaths, and of the other suites all that a suite has. The hosts with tenants come first, which
+// keep the machine busy by themselves. Last comes the promise about calls that are not on the list: what was
+// tried in the scene before need not be tried again, and it is work that can be shared to the end.
+func inTurn(promises []Promise) [][]Promise {
+	var first, others, last [][]Promise
+	at := map[string]int{} // of a suite in others
 	for _, p := range promises {
-		switch {
+		switch i, begun := at[p.Suite]; {
 		case p.Host:
-		case p.Suite == "syscalls":
-			calls = append(calls, []Promise{p})
+		case p.Name == unlistedName:
+			last = append(last, []Promise{p})
+		case p.Suite == "tenants" && len(first) > 0:
+			first[0] = append(first[0], p)
+		case p.Suite == "tenants":
+			first = append(first, []Promise{p})
+		case p.Suite == "syscalls" || !begun:
+			at[p.Suite] = len(others)
+			others = append(others, []Promise{p})
 		default:
-			if suites[p.Suite] == nil {
-				order = append(order, p.Suite)
-			}
-			suites[p.Suite] = append(suites[p.Suite], p)
+			others[i] = append(others[i], p)
 		}
 	}
-	for _, name := range order {
-		if name == "tenants" { // one host for all its promises, and most of its time is that host's
-			tenants = append(tenants, suites[name])
-		} else {
-			others = append(others, suites[name])
-		}
-	}
-	return slices.Concat(calls[:min(1, len(calls))], tenants, calls[min(1, len(calls)):], others)
+	return slices.Concat(first, others, last)
 }
 
 // errInstrument marks that a try itself failed: nothing is shown by that.
