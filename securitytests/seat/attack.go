@@ -83,7 +83,7 @@ func patienceOf(step string) time.Duration {
 	case "call", "int80", "peek", "poke":
 		return silence
 	}
-	return 20 * time.Second
+	return 50 * time.Second
 }
 
 func (a *attacker) do(step string, args []string) string {
