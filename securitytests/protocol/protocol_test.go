@@ -405,7 +405,8 @@ func floods(t *testing.T, rootless bool, p seccomp.Profile) {
 			asked := a.asked.Load()
 			got, err := a.Do("GET", tenant, "/"+tenant, nil)
 			if slices.Contains(fatal, tenant) {
-				a.named(t, tenant, violation)
+				// A starved machine may find it silent behind its own flood before it finds the breach in that.
+				a.named(t, tenant, violation, "shardSilent")
 			} else if err != nil || got.Body != "well" {
 				t.Errorf("%d %s %q, %v", got.Status, got.Outcome, got.Body, err)
 			}
