@@ -20,7 +20,7 @@ import (
 type Options struct {
 	Wire      limits.Wire   // limits.DefaultWire()
 	Executors int           // threads that run isolates, beside the stuck ones and the one that reads; one for each processor
-	Ready     int           // isolates kept bootstrapped for the next tenant; 4
+	Ready     int           // isolates kept bootstrapped for the next tenant, none if below 0; 4
 	BlackBox  []byte        // shared memory laid out by ipc.BlackBox; nil: none is kept
 	Quantum   time.Duration // a tenant's share before the next one's turn; 2 ms
 
@@ -48,6 +48,7 @@ func (o Options) withDefaults() Options {
 	if o.Ready == 0 {
 		o.Ready = 4
 	}
+	o.Ready = max(o.Ready, 0)
 	if o.Quantum == 0 {
 		o.Quantum = 2 * time.Millisecond
 	}

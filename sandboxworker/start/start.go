@@ -43,7 +43,7 @@ type Worker struct {
 }
 
 // Sealed starts V8 as the launcher's setup says, with so many isolates ready for tenants (0: as many as
-// the scheduler likes), seals the process and returns when the launcher has verified the seal. Call it once, before anything is opened. An error means that the process is not
+// the scheduler likes; below it none, beside the first that every worker makes and drops), seals the process and returns when the launcher has verified the seal. Call it once, before anything is opened. An error means that the process is not
 // sealed and must end.
 func Sealed(ready int) (*Worker, error) {
 	if lockdown.Role() != namespaces.Worker {

@@ -43,6 +43,9 @@ func TestTheSealCheckAloneRefuses(t *testing.T) {
 		{name: "speculation", gone: child("speculation"), by: []string{"speculation"}, args: []string{"--force-mitigations"}},
 		{name: "MDWE", gone: child("mdwe"), by: []string{"mdwe"}},
 		{name: "Landlock", gone: child("landlock"), by: []string{"landlock"}},
+		{name: "cgroup: membership", gone: inLauncher("cgroup enter"), by: []string{"cgroup"}, mode: suites.Root},
+		{name: "cgroup: limits", gone: inLauncher("cgroup limits"), by: []string{"cgroup-limits"}, mode: suites.Root},
+		{name: "parent-death signal", gone: child("parent-death").and(inLauncher("parent-death")), by: []string{"parent-death"}},
 		{name: "not dumpable", gone: child("dumpable"), by: []string{"dumpable"}},
 	}
 	eachMode(t, func(t *testing.T, mode suites.Mode) {

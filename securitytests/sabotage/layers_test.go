@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,8 +53,12 @@ func layers() []layer {
 		{name: "rlimits: threads", off: inLauncher("cgroup"), remove: child("rlimits"), probe: makesManyThreads},
 		{name: "rlimits: files", off: child("seccomp"), remove: child("rlimits"), probe: opensManyFiles},
 		{name: "rlimits: memory", off: inLauncher("cgroup"), remove: child("rlimits"), probe: takesMuchMemory},
-		{name: "cgroup: threads", mode: suites.Root, off: child("rlimits"), remove: inLauncher("cgroup"), probe: makesManyThreads},
-		{name: "cgroup: memory", mode: suites.Root, off: child("rlimits"), remove: inLauncher("cgroup"), probe: takesMuchMemory},
+		{name: "cgroup: membership", mode: suites.Root, off: child("rlimits"), remove: inLauncher("cgroup enter"), probe: makesManyThreads},
+		{name: "cgroup: threads", mode: suites.Root, off: child("rlimits"), remove: inLauncher("cgroup limits"), probe: makesManyThreads},
+		{name: "cgroup: memory", mode: suites.Root, off: child("rlimits"), remove: inLauncher("cgroup limits"), probe: takesMuchMemory},
+		// It is set twice: before the program starts, and by it once its credentials are what they will be.
+		{name: "parent-death signal of the launcher", off: child("parent-death"), remove: inLauncher("parent-death"), probe: outlivesTheLauncher},
+		{name: "parent-death signal of the worker", off: inLauncher("parent-death"), remove: child("parent-death"), probe: outlivesTheLauncher},
 		{name: "Landlock: files", off: child("seccomp", "root"), remove: child("landlock"), probe: opensTheCanary},
 		{name: "Landlock: TCP", off: child("seccomp").and(namespace("net")), remove: child("landlock"), probe: reachesAPort},
 		{name: "Landlock: abstract sockets", off: child("seccomp").and(namespace("net")), remove: child("landlock"), probe: reachesAnAbstractSocket},
@@ -62,10 +68,20 @@ func layers() []layer {
 		{name: "keyring", off: child("seccomp"), remove: child("keyring"), probe: findsTheHostsKey},
 		{name: "speculation", args: []string{"--force-mitigations"}, remove: child("speculation"), probe: speculates},
 	}
-	for _, call := range []string{"rseq", "tgkill", "clone", "futex", "mmap", "mprotect", "madvise"} {
+	for _, call := range filteredCalls(seccomp.JIT) {
 		all = append(all, layer{name: "filter of " + call, remove: inLauncher("row " + call), probe: misuses(call)})
 	}
 	return all
+}
+
+// filteredCalls are those that the policy allows with listed arguments only.
+func filteredCalls(p seccomp.Profile) (out []string) {
+	for _, r := range seccomp.Worker(p) {
+		if r.Action == seccomp.Allow && len(r.Args) > 0 && !slices.Contains(out, r.Call) {
+			out = append(out, r.Call)
+		}
+	}
+	return out
 }
 
 // Every layer of the seal is there for something: with the layers over it off, it alone stops its probe,
@@ -244,6 +260,39 @@ func gainsCapabilities(b *bench) (bool, string, error) {
 		return false, "", fmt.Errorf("the seat executed itself to no avail: %s %q", a.Text, text)
 	}
 	return string(text) == strings.Repeat("0", 16), string(text), nil
+}
+
+// outlivesTheLauncher kills the launcher. What the seat holds open beside is the test's.
+func outlivesTheLauncher(b *bench) (bool, string, error) {
+	if err := syscall.Kill(b.stand.PID, syscall.SIGKILL); err != nil {
+		return false, "", err
+	}
+	// Once it is reaped, whoever was to have a signal has it.
+	for end := time.Now().Add(20 * time.Second); syscall.Kill(b.stand.PID, 0) == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false, "", errors.New("the launcher does not die")
+		}
+	}
+	for range 3 {
+		time.Sleep(100 * time.Millisecond)
+		if a, err := b.seat.Call(b.ctx, unix.SYS_GETPID); err != nil || a.End != nil || a.Ret != 1 {
+			if _, serr := os.Stat(fmt.Sprintf("/proc/%d/stat", b.seat.PID)); serr == nil && !zombie(b.seat.PID) {
+				return false, "", fmt.Errorf("it neither answers nor is it dead: %w", err)
+			}
+			return true, "it died too", nil
+		}
+	}
+	return false, "it serves on", nil
+}
+
+// zombie reports whether a process has ended and was not reaped.
+func zombie(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	return len(f) == 0 || f[0] == "Z" || f[0] == "X"
 }
 
 func makesManyThreads(b *bench) (bool, string, error) {

@@ -37,9 +37,9 @@ func run() error {
 	if lockdown.Role() != namespaces.Worker {
 		return fmt.Errorf("this is the attacker's seat of `bulkhead securitytest`: it does nothing unless bulkhead-launcher starts it as --worker")
 	}
-	// One isolate instead of several: V8 is up and nothing of the seal depends on how many there are.
-	// The suites start seats by the thousand.
-	w, err := start.Sealed(1)
+	// No isolates in stock: V8 is up by the first one, from which every worker makes its code cache, and nothing
+	// of the seal depends on how many there are. The suites start seats by the thousand.
+	w, err := start.Sealed(-1)
 	if err != nil {
 		return err
 	}

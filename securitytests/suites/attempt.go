@@ -2,11 +2,13 @@ package suites
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"bulkhead/policy/seccomp"
@@ -16,7 +18,7 @@ import (
 type supply struct {
 	ready  chan delivery
 	cancel context.CancelFunc
-	done   chan struct{}
+	makers sync.WaitGroup
 }
 
 type delivery struct {
@@ -24,46 +26,39 @@ type delivery struct {
 	err  error
 }
 
-// readyAhead is how many seats wait; more would only take memory from each other.
-const readyAhead = 2
+// seatMakers is how many seats of a scene are made at once. As many wait for who wants one, and more would
+// only take memory from each other.
+const seatMakers = 2
 
 func newSupply(ctx context.Context, stand *Stand, p seccomp.Profile) *supply {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &supply{ready: make(chan delivery, readyAhead), cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(s.done)
-		for {
-			seat, err := stand.Sit(ctx, p, 0)
-			select {
-			case s.ready <- delivery{seat, err}:
-			case <-ctx.Done():
-				if seat != nil {
-					seat.Leave()
+	s := &supply{ready: make(chan delivery), cancel: cancel}
+	for range seatMakers {
+		s.makers.Go(func() {
+			for {
+				seat, err := stand.Sit(ctx, p, 0)
+				select {
+				case s.ready <- delivery{seat, err}:
+				case <-ctx.Done():
+					if seat != nil {
+						seat.Leave()
+					}
+					return
 				}
-				return
 			}
-		}
-	}()
+		})
+	}
 	return s
 }
 
 func (s *supply) close() {
 	s.cancel()
-	<-s.done
-	for {
-		select {
-		case d := <-s.ready:
-			if d.seat != nil {
-				d.seat.Leave()
-			}
-		default:
-			return
-		}
-	}
+	s.makers.Wait()
 }
 
-// seat takes a fresh one.
+// seat takes a fresh one. The run's context is not that of a promise, whose end does not end the supply.
 func (s *scene) seat(ctx context.Context) (*Seat, error) {
+	s.stock.Do(func() { s.supply = newSupply(context.WithoutCancel(ctx), s.stand, s.profile) })
 	select {
 	case d := <-s.supply.ready:
 		return d.seat, d.err
@@ -103,12 +98,48 @@ func (s *scene) attempts(ctx context.Context, list []attempt) (wrong []string, e
 		if got != at.want {
 			wrong = append(wrong, fmt.Sprintf("%s: %v (%s), must be: %v", at.what, got, detail, at.want))
 		}
+		if got == seccomp.Dies && !at.i386 {
+			s.died(at.nr)
+		}
 		if got != seccomp.Lives && got != seccomp.Refused {
 			seat.Leave()
 			seat = nil
 		}
 	}
 	return wrong, nil
+}
+
+// died notes that a number has ended a seat in this scene.
+func (s *scene) died(nr int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fatal == nil {
+		s.fatal = map[int64]bool{}
+	}
+	s.fatal[nr] = true
+}
+
+// hasEnded reports whether it has.
+func (s *scene) hasEnded(nr int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fatal[nr]
+}
+
+// shared is attempts by several at once.
+func (s *scene) shared(ctx context.Context, list []attempt) (wrong []string, err error) {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for part := range slices.Chunk(list, max(1, (len(list)+seatMakers-1)/seatMakers)) {
+		all.Go(func() {
+			w, e := s.attempts(ctx, part)
+			mu.Lock()
+			defer mu.Unlock()
+			wrong, err = append(wrong, w...), errors.Join(err, e)
+		})
+	}
+	all.Wait()
+	return wrong, err
 }
 
 // goFault is how a Go program ends of a fault it did not expect.

@@ -19,6 +19,7 @@ import (
 func limitPromises() []Promise {
 	const repair = "give bulkhead a cgroup of its own (see `bulkhead doctor`): Delegate=yes in its unit, or run it as root"
 	return []Promise{
+		{Name: "is alone in a cgroup, with limits", Suite: "limits", try: ownCgroup, Gain: "the memory, the processors and the process numbers of all others", Repair: repair},
 		{Name: "cannot take the machine's memory", Suite: "limits", try: eatMemory, Gain: "the kernel would kill somebody else for want of memory", Repair: repair},
 		{Name: "cannot take all the machine's threads", Suite: "limits", try: eatThreads, Gain: "no process of the host could start another", Repair: repair},
 		{Name: "cannot open descriptors without end", Suite: "limits", try: eatDescriptors, Gain: "the host's table of open files would be full", Repair: repair},

@@ -70,14 +70,19 @@ func notShown(format string, args ...any) finding {
 	return finding{NotShown, fmt.Sprintf(format, args...)}
 }
 
-// scene is where a promise is tried.
+// scene is where a promise is tried. Several are tried in it at once.
 type scene struct {
 	stand     *Stand
 	profile   seccomp.Profile
 	thorough  bool
-	supply    *supply
 	binaries  Binaries
 	household household
+
+	stock  sync.Once
+	supply *supply // nil until a seat was wanted
+
+	mu    sync.Mutex
+	fatal map[int64]bool // guarded by mu; numbers that have ended a seat by SIGSYS
 }
 
 // Options of a run.
@@ -129,22 +134,18 @@ func Run(ctx context.Context, o Options) ([]Result, error) {
 		return nil, fmt.Errorf("no suite %q", o.Suite)
 	}
 	r := &run{o: o, wanted: wanted}
-	var all sync.WaitGroup
-	// One more than processors: a scene that waits for a death or for its next seat leaves its own idle.
-	slots := make(chan struct{}, 1+runtime.NumCPU())
-	for _, mode := range []Mode{Root, Rootless} {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			r.mode(ctx, mode, slots)
-		}()
+	var opening sync.WaitGroup
+	scenes := make([][]*scene, 2)
+	for i, mode := range []Mode{Root, Rootless} {
+		opening.Go(func() { scenes[i] = r.open(ctx, mode) })
 	}
 	for _, p := range wanted {
 		if p.Host {
 			r.note(p, "any", "any", try(ctx, p, &scene{}))
 		}
 	}
-	all.Wait()
+	opening.Wait()
+	r.work(ctx, slices.Concat(scenes...))
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("security suites: %w", context.Cause(ctx))
 	}
@@ -171,9 +172,10 @@ func (r *run) note(p Promise, profile, mode string, f finding) {
 	}
 }
 
-// mode runs everything in one mode: one launcher, its profiles as slots come free.
-func (r *run) mode(ctx context.Context, mode Mode, slots chan struct{}) {
-	refuse := func(why string) {
+// open starts the launcher of a mode and returns its scenes, one a profile; none, with every promise noted
+// as not shown, if that mode cannot be tried.
+func (r *run) open(ctx context.Context, mode Mode) []*scene {
+	refuse := func(why string) []*scene {
 		for _, p := range r.wanted {
 			for _, prof := range r.o.Profiles {
 				if !p.Host {
@@ -181,41 +183,95 @@ func (r *run) mode(ctx context.Context, mode Mode, slots chan struct{}) {
 				}
 			}
 		}
+		return nil
 	}
 	if !slices.Contains(r.o.Modes, mode) {
-		refuse("this run was not to try it")
-		return
+		return refuse("this run was not to try it")
 	}
 	if !slices.ContainsFunc(r.wanted, func(p Promise) bool { return !p.Host }) {
-		return
+		return nil
 	}
 	if why := unable(mode, r.o.Binaries); why != "" {
-		refuse(why)
-		return
+		return refuse(why)
 	}
 	stand, err := OpenStand(ctx, r.o.Binaries, mode, r.o.LauncherArgs...)
 	if err != nil {
-		refuse(fmt.Sprintf("bulkhead does not start here in this mode: %v", err))
-		return
+		return refuse(fmt.Sprintf("bulkhead does not start here in this mode: %v", err))
 	}
-	defer stand.Close()
-	var all sync.WaitGroup
+	var out []*scene
 	for _, prof := range r.o.Profiles {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			s := &scene{stand: stand, profile: prof, thorough: r.o.Thorough, supply: newSupply(ctx, stand, prof), binaries: r.o.Binaries}
-			defer s.supply.close()
-			for _, p := range r.wanted {
-				if !p.Host && ctx.Err() == nil {
-					r.note(p, prof.String(), string(mode), try(ctx, p, s))
+		out = append(out, &scene{stand: stand, profile: prof, thorough: r.o.Thorough, binaries: r.o.Binaries})
+	}
+	return out
+}
+
+// work tries every promise in every scene and closes the scenes. There are two more at work than processors:
+// who waits for a death or for its next seat leaves its own idle.
+func (r *run) work(ctx context.Context, scenes []*scene) {
+	type task struct {
+		s        *scene
+		promises []Promise
+	}
+	var tasks []task
+	for _, promises := range inTurn(r.wanted) {
+		for _, s := range scenes {
+			tasks = append(tasks, task{s, promises})
+		}
+	}
+	queue := make(chan task)
+	var all sync.WaitGroup
+	for range 2 + runtime.NumCPU() {
+		all.Go(func() {
+			for t := range queue {
+				for _, p := range t.promises {
+					if ctx.Err() == nil {
+						r.note(p, t.s.profile.String(), string(t.s.stand.Mode), try(ctx, p, t.s))
+					}
 				}
 			}
-		}()
+		})
 	}
+	for _, t := range tasks {
+		queue <- t
+	}
+	close(queue)
 	all.Wait()
+	stands := map[*Stand]bool{}
+	for _, s := range scenes {
+		stands[s.stand] = true
+		if s.supply != nil {
+			s.supply.close()
+		}
+	}
+	for stand := range stands {
+		stand.Close()
+	}
+}
+
+// inTurn groups promises into what is tried in one go: of the system calls each by itself, for they make
+// hundreds of deaths, and of the other suites all that a suite has. The hosts with tenants come first, which
+// keep the machine busy by themselves. Last comes the promise about calls that are not on the list: what was
+// tried in the scene before need not be tried again, and it is work that can be shared to the end.
+func inTurn(promises []Promise) [][]Promise {
+	var first, others, last [][]Promise
+	at := map[string]int{} // of a suite in others
+	for _, p := range promises {
+		switch i, begun := at[p.Suite]; {
+		case p.Host:
+		case p.Name == unlistedName:
+			last = append(last, []Promise{p})
+		case p.Suite == "tenants" && len(first) > 0:
+			first[0] = append(first[0], p)
+		case p.Suite == "tenants":
+			first = append(first, []Promise{p})
+		case p.Suite == "syscalls" || !begun:
+			at[p.Suite] = len(others)
+			others = append(others, []Promise{p})
+		default:
+			others[i] = append(others[i], p)
+		}
+	}
+	return slices.Concat(first, others, last)
 }
 
 // errInstrument marks that a try itself failed: nothing is shown by that.

@@ -40,7 +40,7 @@ const (
 	secretTenant    = "a"
 	clockTenant     = "t"
 	manyTenants     = 12 // so many neighbours that the tenant shares a process however they are spread
-	mostTranscripts = 12
+	mostTranscripts = 6
 )
 
 const plainWorker = `export default { async fetch(request) { return new Response("well " + (await request.text()).length); } };`

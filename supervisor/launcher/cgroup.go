@@ -31,6 +31,8 @@ type group interface {
 	// holds says whether the text of a /proc/PID/cgroup, read by the launcher, shows that the
 	// process is in the group.
 	holds(text string) error
+	// held says whether the kernel shows these as the group's limits.
+	held(s limits.Shard) error
 	outOfMemory() bool
 	remove() error
 }
@@ -122,4 +124,22 @@ func counter(path, name string) uint64 {
 		}
 	}
 	return 0
+}
+
+// mustRead compares what a file of a cgroup says.
+func mustRead(path, want string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if got := strings.TrimSpace(string(text)); got != want {
+		return fmt.Errorf("%s is %s, want %s", path, got, want)
+	}
+	return nil
+}
+
+// pages is a limit of memory as the kernel keeps it: whole pages.
+func pages(bytes uint64) string {
+	page := uint64(os.Getpagesize())
+	return strconv.FormatUint(bytes/page*page, 10)
 }

@@ -1,10 +1,12 @@
 package launcher
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"bulkhead/policy/limits"
@@ -72,7 +74,7 @@ func (h *cgroup1Host) make(name string, s limits.Shard) (group, error) {
 	}
 	if s.Memory > 0 {
 		// Swap is not limited separately: accounting for it is a boot option on version 1.
-		limit, shares := int64(s.Memory), uint64(max(2, s.CPUWeight*1024/100))
+		limit, shares := int64(s.Memory), v1Shares(s)
 		res.Memory = &specs.LinuxMemory{Limit: &limit}
 		res.CPU = &specs.LinuxCPU{Shares: &shares}
 	}
@@ -82,6 +84,9 @@ func (h *cgroup1Host) make(name string, s limits.Shard) (group, error) {
 	}
 	return &cgroup1Group{host: h, control: control, title: path.Join(ownPrefix(), name)}, nil
 }
+
+// v1Shares are the weight of version 2 on the scale of version 1.
+func v1Shares(s limits.Shard) uint64 { return uint64(max(2, s.CPUWeight*1024/100)) }
 
 func (h *cgroup1Host) close() error { return h.base.Delete() }
 
@@ -114,9 +119,25 @@ func (g *cgroup1Group) holds(text string) error {
 	return nil
 }
 
+// file is the path of one of the group's files.
+func (g *cgroup1Group) file(controller cgroup1.Name, name string) string {
+	return filepath.Join("/sys/fs/cgroup", string(controller), g.host.own[controller], g.title, name)
+}
+
+func (g *cgroup1Group) held(s limits.Shard) error {
+	var err error
+	if s.PIDs > 0 {
+		err = mustRead(g.file(cgroup1.Pids, "pids.max"), strconv.Itoa(s.PIDs))
+	}
+	if s.Memory > 0 {
+		err = errors.Join(err, mustRead(g.file(cgroup1.Memory, "memory.limit_in_bytes"), pages(s.Memory)),
+			mustRead(g.file(cgroup1.Cpu, "cpu.shares"), strconv.FormatUint(v1Shares(s), 10)))
+	}
+	return err
+}
+
 func (g *cgroup1Group) outOfMemory() bool {
-	dir := filepath.Join("/sys/fs/cgroup", string(cgroup1.Memory), g.host.own[cgroup1.Memory], g.title)
-	return counter(filepath.Join(dir, "memory.oom_control"), "oom_kill") > 0
+	return counter(g.file(cgroup1.Memory, "memory.oom_control"), "oom_kill") > 0
 }
 
 func (g *cgroup1Group) remove() error { return g.control.Delete() }

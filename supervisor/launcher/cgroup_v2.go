@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"bulkhead/policy/limits"
@@ -117,6 +118,22 @@ func (g *cgroup2Group) enter(sys *syscall.SysProcAttr) (func() error, error) {
 
 func (g *cgroup2Group) holds(text string) error {
 	return memberOf(text, "", path.Join(g.host.own, g.title))
+}
+
+func (g *cgroup2Group) held(s limits.Shard) error {
+	var err error
+	if s.PIDs > 0 {
+		err = mustRead(filepath.Join(g.dir(), "pids.max"), strconv.Itoa(s.PIDs))
+	}
+	if s.Memory > 0 {
+		err = errors.Join(err, mustRead(filepath.Join(g.dir(), "memory.max"), pages(s.Memory)),
+			mustRead(filepath.Join(g.dir(), "cpu.weight"), strconv.Itoa(s.CPUWeight)))
+		// Not there on a kernel that does not count swap.
+		if swap := mustRead(filepath.Join(g.dir(), "memory.swap.max"), "0"); !errors.Is(swap, os.ErrNotExist) {
+			err = errors.Join(err, swap)
+		}
+	}
+	return err
 }
 
 func (g *cgroup2Group) outOfMemory() bool {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"bulkhead/policy/limits"
 	"bulkhead/policy/namespaces"
 	"bulkhead/policy/seccomp"
 	"bulkhead/sandboxworker/lockdown/setup"
@@ -34,7 +35,8 @@ type expectation struct {
 	cgroup  string // as in /proc/PID/cgroup, "" if not checked
 	mounts  []string
 	limits  map[string]uint64
-	filters int // seccomp filters on each thread
+	shard   limits.Shard // limits of its cgroup
+	filters int          // seccomp filters on each thread
 	mdwe    bool
 	noWX    bool // no mapping may be writable and executable
 	groups  bool // supplementary groups must be gone
@@ -46,7 +48,7 @@ func (l *launcher) expect(b *birth, c *child) (expectation, error) {
 		files: map[int]identity{}, limits: map[string]uint64{}, uid: c.uid, gid: l.gidFor(c.uid),
 		argv: strings.Join(b.argv, "\x00") + "\x00", env: strings.Join(b.env, "\x00") + "\x00",
 		filters: l.kernel.ownFilters + 1, groups: l.root, spec: l.opt.Mitigations,
-		noWX: b.role != namespaces.Worker || b.profile == seccomp.Jitless,
+		shard: b.shard, noWX: b.role != namespaces.Worker || b.profile == seccomp.Jitless,
 	}
 	e.mdwe = l.kernel.mdwe && b.role == namespaces.Worker && b.profile == seccomp.Jitless
 	mountFD := map[int]bool{}

@@ -25,6 +25,9 @@ const SabotageMarker = "bulkhead sabotage build: for tests only"
 //	row CALL           the argument filter of a call
 //	drop CALL          all rows of a call: it ends the process
 //	cgroup             cgroups
+//	cgroup enter       being born in one's own
+//	cgroup limits      its limits
+//	parent-death       the launcher's half of the signal
 func leftOut(what string) bool { return slices.Contains(skipLines("/proc/self/exe"), what) }
 
 func skipLines(exe string) []string {

@@ -338,7 +338,11 @@ func (l *launcher) enclose(b *birth, c *child) (err error) {
 		return nil
 	}
 	// The gateway's memory is not limited: it is ours, and its death is everybody's.
-	c.group, err = l.cgroups.make(fmt.Sprintf("%v-%d", b.role, c.id), b.shard)
+	shard := b.shard
+	if b.role == namespaces.Worker && leftOut("cgroup limits") {
+		shard = limits.Shard{}
+	}
+	c.group, err = l.cgroups.make(fmt.Sprintf("%v-%d", b.role, c.id), shard)
 	return err
 }
 
@@ -363,6 +367,9 @@ func (l *launcher) clone(b *birth, c *child) error {
 		// build its root; as root this also drops the supplementary groups.
 		Credential: &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: !l.root},
 	}
+	if b.role == namespaces.Worker && leftOut("parent-death") {
+		sys.Pdeathsig = 0
+	}
 	if flags&unix.CLONE_NEWUSER == 0 { // a sabotaged launcher's worker
 		sys.UidMappings, sys.GidMappings, sys.GidMappingsEnableSetgroups = nil, nil, false
 	}
@@ -370,7 +377,7 @@ func (l *launcher) clone(b *birth, c *child) error {
 	for i, fd := range b.files {
 		files[i] = uintptr(fd)
 	}
-	if c.group != nil {
+	if c.group != nil && !(b.role == namespaces.Worker && leftOut("cgroup enter")) {
 		leave, err := c.group.enter(sys)
 		if err != nil {
 			return fmt.Errorf("cgroup %s: %w", c.group.name(), err)

@@ -34,6 +34,7 @@ func checks() []check {
 		{"descriptors", "the descriptors are the launcher's own list by inode and access mode, besides one eventpoll that watches only those, and one eventfd", true, (*look).descriptors},
 		{"limits", "every resource limit, soft and hard", true, (*look).limits},
 		{"cgroup", "it is in its own cgroup", true, (*look).cgroup},
+		{"cgroup-limits", "the kernel holds that cgroup to its memory, its threads and its weight", false, (*look).cgroupLimits},
 		{"core", "where a core runs two threads and the kernel can: a core-scheduling cookie nobody else has", true, (*look).cores},
 		{"arguments", "argv and environment are the constants of its role", false, (*look).arguments},
 		{"mappings", "jitless workers, bundlers and the gateway: no page writable and executable", false, (*look).mappings},
@@ -87,6 +88,10 @@ func (l *launcher) pass(c *child) ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check threads: %w", err)
 	}
+	texts := make(map[int]proc, len(before))
+	for _, tid := range before {
+		texts[tid] = &threadDir{dir: procDir(filepath.Join(dir, "task", strconv.Itoa(tid)))}
+	}
 	for _, k := range checks() {
 		if c.role == namespaces.Worker && (leftOut("checks") || leftOut("check "+k.name)) {
 			continue
@@ -99,6 +104,7 @@ func (l *launcher) pass(c *child) ([]int, error) {
 		}
 		for _, tid := range before {
 			lk := newLook(l, c, filepath.Join(dir, "task", strconv.Itoa(tid)))
+			lk.text = texts[tid]
 			err := k.run(lk)
 			if err != nil && tid != c.pid && ending(lk.dir) { // the first thread's end is the process's
 				return nil, nil

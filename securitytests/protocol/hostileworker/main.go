@@ -1,3 +1,7 @@
+//go:debug containermaxprocs=0
+//go:debug decoratemappings=0
+//go:debug updatemaxprocs=0
+
 // Command hostileworker is a worker gone bad, for the protocol suite: it seals itself with the
 // production code and answers like a shard, until a request's path, or a string in a tenant's code,
 // tells it which lie to tell the gateway. No build that serves tenants contains it.
