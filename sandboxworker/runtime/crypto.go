@@ -30,6 +30,7 @@ type cryptoCall struct {
 	word  []string
 	field [][]byte
 	alive func() bool // asked now and then by what takes long; nil: no limit
+	keys  *keyCache   // nil: none is kept
 	note  string      // added to the answer's meta, without spaces
 }
 
@@ -63,13 +64,13 @@ var cryptoOps = map[string]cryptoOp{
 }
 
 // doCrypto runs one: meta is the words, the last of them the lengths of the fields that data is.
-func doCrypto(meta string, data []byte, alive func() bool) (ok bool, resMeta string, res []byte) {
+func doCrypto(meta string, data []byte, alive func() bool, keys *keyCache) (ok bool, resMeta string, res []byte) {
 	word := strings.Split(meta, " ")
 	op, known := cryptoOps[word[0]]
 	if !known || len(word) != op.words+2 {
 		return false, fmt.Sprintf("unknown operation %.40q", meta), nil
 	}
-	c := &cryptoCall{word: word[1 : len(word)-1], alive: alive}
+	c := &cryptoCall{word: word[1 : len(word)-1], alive: alive, keys: keys}
 	if op.fields > 0 {
 		lengths := strings.Split(word[len(word)-1], ":")
 		if len(lengths) != op.fields {

@@ -203,13 +203,13 @@ func (c *cryptoCall) prime(bits int, e *big.Int) (*big.Int, error) {
 func importDER(c *cryptoCall) ([][]byte, error) {
 	switch c.word[1] {
 	case "pkcs8":
-		k, err := privateKey(c.field[0])
+		k, err := c.privateKey(0)
 		if err != nil {
 			return nil, err
 		}
 		return c.private(k)
 	case "spki":
-		k, err := publicKey(c.field[0])
+		k, err := c.publicKey(0)
 		if err != nil {
 			return nil, err
 		}
@@ -332,13 +332,13 @@ func importRSA(c *cryptoCall) ([][]byte, error) {
 // exportJWK gives the parts of a key in the order in which the imports take them.
 func exportJWK(c *cryptoCall) ([][]byte, error) {
 	if c.word[0] == "public" {
-		k, err := publicKey(c.field[0])
+		k, err := c.publicKey(0)
 		if err != nil {
 			return nil, err
 		}
 		return publicParts(k)
 	}
-	k, err := privateKey(c.field[0])
+	k, err := c.privateKey(0)
 	if err != nil {
 		return nil, err
 	}
@@ -382,7 +382,7 @@ func publicParts(k any) ([][]byte, error) {
 }
 
 func exportRaw(c *cryptoCall) ([][]byte, error) {
-	k, err := publicKey(c.field[0])
+	k, err := c.publicKey(0)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func sign(c *cryptoCall) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := privateKey(c.field[0])
+	k, err := c.privateKey(0)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func verify(c *cryptoCall) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := publicKey(c.field[0])
+	k, err := c.publicKey(0)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func oaepEncrypt(c *cryptoCall) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := publicKey(c.field[0])
+	k, err := c.publicKey(0)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func oaepDecrypt(c *cryptoCall) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := privateKey(c.field[0])
+	k, err := c.privateKey(0)
 	if err != nil {
 		return nil, err
 	}
@@ -163,8 +163,8 @@ func oaepDecrypt(c *cryptoCall) ([][]byte, error) {
 
 // agree is ECDH and X25519: the shared secret of a private and a public key on one curve.
 func agree(c *cryptoCall) ([][]byte, error) {
-	k, err1 := privateKey(c.field[0])
-	p, err2 := publicKey(c.field[1])
+	k, err1 := c.privateKey(0)
+	p, err2 := c.publicKey(1)
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}

@@ -69,6 +69,8 @@ type worker struct {
 	logs    []string
 	host    runtime.Host
 	answers map[uint32]*answer
+	inv     uint32 // of the last request that serve did
+	turns   int    // that serve took
 }
 
 type op struct {

@@ -52,6 +52,7 @@ type Host struct {
 	Elsewhere time.Duration
 
 	inflaters map[uint32]*inflater
+	keys      keyCache
 }
 
 // Forget drops what operations keep for an invocation that has ended.
@@ -70,7 +71,11 @@ func (h *Host) Close() {
 		f.stop()
 	}
 	h.inflaters = nil
+	h.keys.drop()
 }
+
+// Rest drops what can be made again: the isolate is idle.
+func (h *Host) Rest() { h.keys.drop() }
 
 // Do performs one operation of a tenant. Its cost is linear in len(data), but for public-key operations, of
 // milliseconds, for decompression, which is bounded by maxInflated, and for what takes as long as the tenant
@@ -80,7 +85,7 @@ func (h *Host) Close() {
 func (h *Host) Do(code uint32, meta string, data []byte) (ok bool, resMeta string, res []byte) {
 	switch code {
 	case OpCrypto:
-		return doCrypto(meta, data, h.Alive)
+		return doCrypto(meta, data, h.Alive, &h.keys)
 	case OpDeflate, OpInflate, OpHTML:
 		f := deflate
 		switch code {

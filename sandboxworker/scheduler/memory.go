@@ -184,6 +184,7 @@ func (x *executor) trim(t *tenant) {
 			t.size = trimmed
 		}
 	})
+	t.host.Rest()
 	t.measure()
 }
 

@@ -116,10 +116,9 @@ const sequenceFrom = (v, method, what, convert) => {
   }
 };
 
-const isArrayBuffer = (v) => {
-  if (!isObject(v)) return false;
-  try { ArrayBufferByteLength(v); return true; } catch { return false; }
-};
+// The host is asked, and not a getter that throws: an exception with its stack takes as long as the rest of
+// a small response.
+const isArrayBuffer = (v) => isObject(v) && host.classOf(v) === "ArrayBuffer";
 const isBufferSource = (v) => ArrayBufferIsView(v) || isArrayBuffer(v);
 const isUint8Array = (v) => isObject(v) && TypedArrayTag(v) === "Uint8Array";
 

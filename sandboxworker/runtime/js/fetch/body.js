@@ -35,7 +35,6 @@ const extractBody = (v) => {
     return new Body(B_STRING, checkReadable(v));
   }
   if (isObject(v)) {
-    if (isBufferSource(v)) return new Body(B_BYTES, copyBytes(v));
     if (isStreamObject(v)) {
       const s = streamsUnit.get().readableState(v);
       if (s.disturbed || s.reader !== undefined) {
@@ -45,6 +44,7 @@ const extractBody = (v) => {
       b.stream = v;
       return b;
     }
+    if (isBufferSource(v)) return new Body(B_BYTES, copyBytes(v));
     if (isBlobObject(v)) {
       const { type, bytes } = blobUnit.get().blobState(v);
       if (type !== "") extractedType = type;
@@ -80,10 +80,13 @@ const bodyStream = (b) => {
   } else if (b.kind === B_WIRE) {
     s = b.source.toStream();
   } else {
-    const bytes = sourceBytes(b);
-    const n = TypedArrayByteLength(bytes);
-    let at = 0;
+    const { source } = b; // b may become another one's before somebody reads; most often nobody does, see contentOf
+    let bytes, n = 0, at = 0;
     s = streams.createByteStream(undefined, () => {
+      if (bytes === undefined) {
+        bytes = typeof source === "string" ? host.utf8Encode(source) : source;
+        n = TypedArrayByteLength(bytes);
+      }
       if (at < n) {
         const end = MathMin(n, at + STREAM_CHUNK);
         streams.byteControllerEnqueue(s.controller, TypedArraySliceU8(bytes, at, end));
@@ -92,10 +95,23 @@ const bodyStream = (b) => {
       if (at >= n) closeByteStream(s);
       return PromiseResolve(undefined);
     }, undefined);
-    if (n === 0) streams.byteControllerClose(s.controller);
+    if ((typeof source === "string" ? source.length : TypedArrayByteLength(source)) === 0) streams.byteControllerClose(s.controller);
+    else s.content = source;
   }
   b.stream = s.wrapper;
   return b.stream;
+};
+// contentOf gives the string or the bytes that a body's stream is all of, and takes them out of it, if it was
+// made of them and nobody has read it: what `new Response(response.body, response)` leads to. Else undefined.
+// Nobody holds a reader.
+const contentOf = (stream) => {
+  const { content } = stream;
+  if (content === undefined || stream.disturbed) return undefined;
+  const streams = streamsUnit.get();
+  stream.disturbed = true;
+  streams.acquireDefaultReader(stream);
+  streams.byteControllerClose(stream.controller);
+  return content;
 };
 const closeByteStream = (s) => {
   const streams = streamsUnit.get();

@@ -105,6 +105,15 @@ class HeaderList {
     for (let i = list.length - 2; i >= 0; i -= 2) if (list[i] === name) ArraySplice(list, i, 2);
     this.sorted = undefined;
   }
+  // distinct: few names, none of them twice. Such a list is its own combination but for the order.
+  get distinct() {
+    const { list } = this;
+    if (list.length > 32) return false;
+    for (let i = 2; i < list.length; i += 2) {
+      for (let j = 0; j < i; j += 2) if (list[i] === list[j]) return false;
+    }
+    return true;
+  }
   copy() { return new HeaderList(ArraySlice(this.list), false); }
   // flat is the wire form, "name\nvalue\n" repeated, one character a byte.
   flat() {
@@ -155,7 +164,12 @@ const fillHeaders = (h, init, what) => {
   const method = init[SymbolIterator];
   if (method !== undefined && method !== null) {
     if (isHeaders(init) && method === headersEntries) { // as iteration would do, without it
-      const pairs = headerList(init).sortedPairs();
+      const given = headerList(init);
+      if (h.list.length === 0 && given.distinct) {
+        for (let i = 0; i < given.list.length; i++) ArrayPush(h.list, given.list[i]);
+        return;
+      }
+      const pairs = given.sortedPairs();
       for (let i = 0; i < pairs.length; i++) h.append(pairs[i][0], pairs[i][1]);
       return;
     }

@@ -30,35 +30,44 @@ const sendHead = (inv, s) => {
   }
   if (b.stream === undefined && b.kind !== B_WIRE) {
     b.used = true;
-    let source = b.source;
-    if (b.kind === B_STRING) {
-      if (source.length * 3 <= CHUNK_BYTES) {
-        host.respond(inv.id, s.status, responseFlat(s), 1, source);
-        inv.answered();
-        return;
-      }
-      source = host.utf8Encode(source);
-    }
-    const length = TypedArrayByteLength(source);
-    if (length <= CHUNK_BYTES) {
-      host.respond(inv.id, s.status, responseFlat(s), 1, source);
-      inv.answered();
-      return;
-    }
-    host.respond(inv.id, s.status, flatWithLength(s, length), 2, undefined);
-    inv.pump = new Pump(inv, undefined);
-    inv.pump.pending = source;
-    inv.pump.closing = true;
-    inv.pump.run();
+    sendContent(inv, s, b.source);
     return;
   }
   const streams = streamsUnit.get();
   const stream = streams.readableState(bodyStream(b));
+  const content = b.prefix === undefined ? contentOf(stream) : undefined;
+  if (content !== undefined) {
+    sendContent(inv, s, content);
+    return;
+  }
   const length = b.prefix === undefined ? streams.fixedLengthOf(stream) : undefined;
   const reader = streams.acquireDefaultReader(stream);
   host.respond(inv.id, s.status, length === undefined ? responseFlat(s) : flatWithLength(s, length), 2, undefined);
   inv.pump = new Pump(inv, reader);
   inv.pump.pending = b.prefix;
+  inv.pump.run();
+};
+
+// sendContent answers with a string or bytes that are the whole body.
+const sendContent = (inv, s, source) => {
+  if (typeof source === "string") {
+    if (source.length * 3 <= CHUNK_BYTES) {
+      host.respond(inv.id, s.status, responseFlat(s), 1, source);
+      inv.answered();
+      return;
+    }
+    source = host.utf8Encode(source);
+  }
+  const length = TypedArrayByteLength(source);
+  if (length <= CHUNK_BYTES) {
+    host.respond(inv.id, s.status, responseFlat(s), 1, source);
+    inv.answered();
+    return;
+  }
+  host.respond(inv.id, s.status, flatWithLength(s, length), 2, undefined);
+  inv.pump = new Pump(inv, undefined);
+  inv.pump.pending = source;
+  inv.pump.closing = true;
   inv.pump.run();
 };
 

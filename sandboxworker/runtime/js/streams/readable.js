@@ -8,6 +8,7 @@ class ReadableState {
     this.error = undefined;
     this.disturbed = false;
     this.controller = undefined;
+    this.content = undefined; // the string or the bytes that it was made of, if it was
   }
 }
 bare(ReadableState);
