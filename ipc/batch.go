@@ -182,6 +182,27 @@ func (b *Batch) Chunk(stream uint64, data []byte) {
 	b.frame(stream, len(data), func(f gen.Frame) error { return f.SetChunk(data) })
 }
 
+// ChunkRoom is what a chunk's frame has before its data.
+const ChunkRoom = headerBytes + 5*wordBytes
+
+// PutChunk makes the frame of a chunk of n bytes around them: b has ChunkRoom bytes before them, and
+// zeros after them up to a multiple of eight. It is what Batch.Chunk appends, without a copy; n must not
+// be 0.
+func PutChunk(b []byte, stream uint64, n int) {
+	words := (n + wordBytes - 1) / wordBytes
+	if n <= 0 || len(b) != ChunkRoom+words*wordBytes {
+		panic(fmt.Sprintf("BUG: a chunk of %d bytes in %d", n, len(b)))
+	}
+	le := binary.LittleEndian
+	le.PutUint32(b, 0)
+	le.PutUint32(b[4:], uint32(5+words))
+	le.PutUint64(b[8:], 3<<32|1<<48) // the root: a struct of three words and one pointer, right behind
+	le.PutUint64(b[16:], stream)
+	le.PutUint64(b[24:], uint64(gen.Frame_Which_chunk))
+	le.PutUint64(b[32:], 0)
+	le.PutUint64(b[40:], 1|2<<32|uint64(n)<<35) // a list of n bytes, right behind
+}
+
 // End says that this direction's body is complete.
 func (b *Batch) End(stream uint64) {
 	b.frame(stream, 0, func(f gen.Frame) error { f.SetEnd(); return nil })
