@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	"bulkhead/schema/gen"
 
@@ -88,19 +89,67 @@ func (b *Batch) Bytes() []byte { return b.buf }
 // Len is the number of bytes collected.
 func (b *Batch) Len() int { return len(b.buf) }
 
-// Reset empties the batch and wipes it. A buffer that one burst made larger than keep bytes is dropped.
+// Reset empties the batch and wipes it. A buffer that one burst made larger than keep bytes is given up.
 func (b *Batch) Reset(keep int) {
 	clear(b.buf)
 	if cap(b.buf) > keep {
+		release(b.buf)
 		b.buf = nil
 	}
 	b.buf = b.buf[:0]
 }
 
+const (
+	// smallBatch is up to what size a buffer grows as any slice does, for as long as its batch lives.
+	smallBatch = 64 << 10
+	// largeBatch holds a window of body and more. Such buffers are shared by all batches: each needs one
+	// for as long as a burst lasts, and to make one costs more than to fill it.
+	largeBatch = 512 << 10
+)
+
+// largeBatches holds buffers of largeBatch bytes, all zero.
+var largeBatches sync.Pool
+
+// grow makes room for n more bytes.
+func (b *Batch) grow(n int) {
+	want := len(b.buf) + n
+	if want <= cap(b.buf) {
+		return
+	}
+	if want <= smallBatch || want > largeBatch {
+		old := b.buf
+		b.buf = slices.Grow(b.buf, n)
+		wipe(old)
+		return
+	}
+	larger, _ := largeBatches.Get().(*[]byte)
+	if larger == nil {
+		p := make([]byte, 0, largeBatch)
+		larger = &p
+	}
+	old := b.buf
+	b.buf = append((*larger)[:0], old...)
+	wipe(old)
+}
+
+// wipe clears a buffer that was left for a larger one.
+func wipe(old []byte) {
+	clear(old)
+	release(old)
+}
+
+// release gives a wiped buffer to the next batch that needs one so large.
+func release(buf []byte) {
+	if cap(buf) == largeBatch {
+		buf = buf[:0]
+		largeBatches.Put(&buf)
+	}
+}
+
 // frame appends one frame for stream, whose variable parts are at most payload bytes.
 func (b *Batch) frame(stream uint64, payload int, fill func(gen.Frame) error) {
 	start := len(b.buf)
-	b.buf = slices.Grow(b.buf, frameFixed+structFixed+payload)
+	b.grow(frameFixed + structFixed + payload)
 	room := b.buf[start+headerBytes : start+headerBytes : cap(b.buf)]
 	_, seg, err := b.reset(room)
 	if err == nil {

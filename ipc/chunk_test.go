@@ -22,3 +22,31 @@ func TestPutChunk(t *testing.T) {
 		}
 	}
 }
+
+// A batch that grows keeps what it has, and no buffer that is given up holds any of it.
+func TestBatchGrows(t *testing.T) {
+	data := bytes.Repeat([]byte{0xa5}, 64<<10)
+	for range 3 {
+		var b Batch
+		var want []byte
+		for range 20 { // past the largest buffer that is shared
+			var one Batch
+			one.Chunk(7, data)
+			want = append(want, one.Bytes()...)
+			b.Chunk(7, data)
+		}
+		if !bytes.Equal(b.Bytes(), want) {
+			t.Fatal("the batch has other bytes than its frames")
+		}
+		b.Reset(0)
+		var first, second Batch
+		first.Chunk(7, data)
+		second.Chunk(7, data)
+		for _, b := range []*Batch{&first, &second} {
+			if rest := b.buf[len(b.buf):cap(b.buf)]; !bytes.Equal(rest, make([]byte, len(rest))) {
+				t.Error("a buffer holds bytes of a batch before")
+			}
+			b.Reset(0)
+		}
+	}
+}
