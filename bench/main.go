@@ -37,7 +37,7 @@ type bench struct {
 
 	duration time.Duration // of each attack
 	calm     time.Duration // of the load before and after each
-	rows     []string      // attacks to run; empty for all
+	rows     []string      // of an experiment, to run; empty for all
 	rate     float64       // requests a second of each victim
 
 	kills       int
@@ -113,7 +113,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 5, "speed: rounds; each runs every target at every number of connections")
 	flag.DurationVar(&b.sample, "sample", 4*time.Second, "speed: length of one measurement")
 	flag.DurationVar(&b.duration, "duration", time.Minute, "sockets: how long they echo; corpus: length of each run; spies: how long each may take to be alone; attack: length of each attack; the calm before and after are a quarter of it, at most 15 s each")
-	flag.StringVar(&rows, "rows", "", "attack, corpus, spies: run these `ROWS` only, with commas between; -only attack -rows list lists them")
+	flag.StringVar(&rows, "rows", "", "attack, corpus, spies, workloads: run these `ROWS` only, with commas between; -only attack -rows list lists them")
 	flag.Float64Var(&b.rate, "rate", 4, "attack: requests a second of each of the 63 victims")
 	flag.IntVar(&b.kills, "kills", 1000, "overshoot: kills over the three shapes of the bar; each other shape gets a tenth")
 	flag.StringVar(&b.coldWorker, "cold-worker", "", `cold: only this size, such as "20 KB"; all`)

@@ -43,6 +43,15 @@ func workloads() []workload {
 	}
 }
 
+// chosen is the workloads that -rows names, all without it.
+func (b *bench) chosen() []workload {
+	all := workloads()
+	if len(b.rows) > 0 {
+		all = slices.DeleteFunc(all, func(w workload) bool { return !slices.Contains(b.rows, w.name) })
+	}
+	return all
+}
+
 // order is a JSON document of about size bytes.
 func order(size int) []byte {
 	var b strings.Builder
@@ -109,7 +118,10 @@ type contender struct {
 func (b *bench) comparison() (res *comparison, err error) {
 	sources := map[string]string{}
 	var names []string
-	for _, w := range workloads() {
+	if len(b.chosen()) == 0 {
+		return nil, errors.New("no workload is named like -rows")
+	}
+	for _, w := range b.chosen() {
 		if sources[w.worker] == "" {
 			if sources[w.worker], err = b.bundleWorkload(w.worker); err != nil {
 				return nil, err
@@ -166,7 +178,7 @@ func (b *bench) comparison() (res *comparison, err error) {
 
 // measure asks each workload of each contender in turn, so that a drift of the machine meets all alike.
 func (r *comparison) measure(b *bench, dir string, contenders []*contender) error {
-	for _, w := range workloads() {
+	for _, w := range b.chosen() {
 		for _, c := range contenders {
 			if err := w.check(c.at[w.worker]); err != nil {
 				return fmt.Errorf("%s on %s: %w", w.name, c.name, err)
@@ -176,7 +188,7 @@ func (r *comparison) measure(b *bench, dir string, contenders []*contender) erro
 	}
 	total, done := b.rounds*len(r.Rows), 0
 	for round := range b.rounds {
-		for i, w := range workloads() {
+		for i, w := range b.chosen() {
 			s, err := w.shot(dir)
 			if err != nil {
 				return err

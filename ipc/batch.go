@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	"bulkhead/schema/gen"
 
@@ -92,19 +93,67 @@ func (b *Batch) Bytes() []byte { return b.buf }
 // Len is the number of bytes collected.
 func (b *Batch) Len() int { return len(b.buf) }
 
-// Reset empties the batch and wipes it. A buffer that one burst made larger than keep bytes is dropped.
+// Reset empties the batch and wipes it. A buffer that one burst made larger than keep bytes is given up.
 func (b *Batch) Reset(keep int) {
 	clear(b.buf)
 	if cap(b.buf) > keep {
+		release(b.buf)
 		b.buf = nil
 	}
 	b.buf = b.buf[:0]
 }
 
+const (
+	// smallBatch is up to what size a buffer grows as any slice does, for as long as its batch lives.
+	smallBatch = 64 << 10
+	// largeBatch holds a window of body and more. Such buffers are shared by all batches: each needs one
+	// for as long as a burst lasts, and to make one costs more than to fill it.
+	largeBatch = 512 << 10
+)
+
+// largeBatches holds buffers of largeBatch bytes, all zero.
+var largeBatches sync.Pool
+
+// grow makes room for n more bytes.
+func (b *Batch) grow(n int) {
+	want := len(b.buf) + n
+	if want <= cap(b.buf) {
+		return
+	}
+	if want <= smallBatch || want > largeBatch {
+		old := b.buf
+		b.buf = slices.Grow(b.buf, n)
+		wipe(old)
+		return
+	}
+	larger, _ := largeBatches.Get().(*[]byte)
+	if larger == nil {
+		p := make([]byte, 0, largeBatch)
+		larger = &p
+	}
+	old := b.buf
+	b.buf = append((*larger)[:0], old...)
+	wipe(old)
+}
+
+// wipe clears a buffer that was left for a larger one.
+func wipe(old []byte) {
+	clear(old)
+	release(old)
+}
+
+// release gives a wiped buffer to the next batch that needs one so large.
+func release(buf []byte) {
+	if cap(buf) == largeBatch {
+		buf = buf[:0]
+		largeBatches.Put(&buf)
+	}
+}
+
 // frame appends one frame for stream, whose variable parts are at most payload bytes.
 func (b *Batch) frame(stream uint64, payload int, fill func(gen.Frame) error) {
 	start := len(b.buf)
-	b.buf = slices.Grow(b.buf, frameFixed+structFixed+payload)
+	b.grow(frameFixed + structFixed + payload)
 	room := b.buf[start+headerBytes : start+headerBytes : cap(b.buf)]
 	_, seg, err := b.reset(room)
 	if err == nil {
@@ -187,6 +236,27 @@ func (b *Batch) Fetch(stream uint64, r *Fetch) {
 // Chunk appends a chunk of a body.
 func (b *Batch) Chunk(stream uint64, data []byte) {
 	b.frame(stream, len(data), func(f gen.Frame) error { return f.SetChunk(data) })
+}
+
+// ChunkRoom is what a chunk's frame has before its data.
+const ChunkRoom = headerBytes + 5*wordBytes
+
+// PutChunk makes the frame of a chunk of n bytes around them: b has ChunkRoom bytes before them, and
+// zeros after them up to a multiple of eight. It is what Batch.Chunk appends, without a copy; n must not
+// be 0.
+func PutChunk(b []byte, stream uint64, n int) {
+	words := (n + wordBytes - 1) / wordBytes
+	if n <= 0 || len(b) != ChunkRoom+words*wordBytes {
+		panic(fmt.Sprintf("BUG: a chunk of %d bytes in %d", n, len(b)))
+	}
+	le := binary.LittleEndian
+	le.PutUint32(b, 0)
+	le.PutUint32(b[4:], uint32(5+words))
+	le.PutUint64(b[8:], 3<<32|1<<48) // the root: a struct of three words and one pointer, right behind
+	le.PutUint64(b[16:], stream)
+	le.PutUint64(b[24:], uint64(gen.Frame_Which_chunk))
+	le.PutUint64(b[32:], 0)
+	le.PutUint64(b[40:], 1|2<<32|uint64(n)<<35) // a list of n bytes, right behind
 }
 
 // End says that this direction's body is complete.

@@ -34,27 +34,39 @@ func (s *Stream) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if err := s.await(); err != nil {
+		return 0, err
+	}
+	n := s.buf.read(p)
+	s.grant(s.consume(n))
+	return n, nil
+}
+
+// Next is Read without a copy: it gives the oldest bytes that are here, and says whether there are more.
+// The caller frees the piece.
+func (s *Stream) Next() (p Piece, more bool, err error) {
+	if err := s.await(); err != nil {
+		return Piece{}, false, err
+	}
+	p = s.buf.take()
+	more = !s.buf.empty()
+	s.grant(s.consume(len(p.Bytes)))
+	return p, more, nil
+}
+
+// await returns with mu held when there is something to read, and without it, with Read's error, when
+// there will not be.
+func (s *Stream) await() error {
 	s.mu.Lock()
-	for {
-		if n := copy(p, s.buf[s.off:]); n > 0 {
-			s.off += n
-			grant := s.consume(n)
-			s.mu.Unlock()
-			if grant > 0 {
-				s.c.pulse.asked()
-				s.c.w.begin().Window(s.id, uint32(grant))
-				s.c.w.end()
-			}
-			return n, nil
-		}
+	for s.buf.empty() {
 		if s.failure != nil {
 			err := s.failure
 			s.mu.Unlock()
-			return 0, err
+			return err
 		}
 		if s.response == bodyClosed || s.unwanted {
 			s.mu.Unlock()
-			return 0, io.EOF
+			return io.EOF
 		}
 		if s.readable == nil {
 			s.readable = make(chan struct{}, 1)
@@ -63,6 +75,17 @@ func (s *Stream) Read(p []byte) (int, error) {
 		s.mu.Unlock()
 		<-wait
 		s.mu.Lock()
+	}
+	return nil
+}
+
+// grant lets the shard send n more bytes, unless n is 0. Caller holds mu, which is given up.
+func (s *Stream) grant(n int) {
+	s.mu.Unlock()
+	if n > 0 {
+		s.c.pulse.asked()
+		s.c.w.begin().Window(s.id, uint32(n))
+		s.c.w.end()
 	}
 }
 

@@ -133,7 +133,7 @@ func (c *Conn) consume() {
 	c.mu.Unlock()
 	buf := make([]byte, 8<<10)
 	for _, s := range streams {
-		for len(s.buf) > s.off {
+		for !s.buf.empty() {
 			s.Read(buf)
 		}
 		for len(s.socket.msgs) > 0 {
@@ -147,7 +147,7 @@ func (c *Conn) consume() {
 		}
 	}
 	for _, r := range fetches {
-		for len(r.buf) > r.off {
+		for !r.buf.empty() {
 			r.Read(buf)
 		}
 		for len(r.socket.msgs) > 0 {

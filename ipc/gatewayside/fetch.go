@@ -58,8 +58,7 @@ type Subrequest struct {
 
 	request    direction     // guarded by mu; the shard's body
 	failure    error         // guarded by mu; why it will not come whole
-	buf        []byte        // guarded by mu; received, not read: buf[off:]
-	off        int           // guarded by mu
+	buf        backlog       // guarded by mu; received, not read
 	recvWindow int           // guarded by mu; bytes the shard may still send
 	consumed   int           // guarded by mu; read here, not yet granted again
 	unwanted   bool          // guarded by mu; nobody reads the body: drop it
@@ -120,7 +119,7 @@ func (c *Conn) subrequest(f gen.Frame) error {
 	r := &Subrequest{
 		Method: strings.Clone(q.Method), URL: strings.Clone(q.URL), Headers: append([]byte(nil), q.Headers...),
 		BodyMode: q.BodyMode, Redirect: q.Redirect, Request: s.name, Binding: int(q.Binding), Call: strings.Clone(q.Call), Function: q.Function, Upgrade: q.Upgrade, Chain: s.chain,
-		c: c, parent: s, id: id, buf: append([]byte(nil), q.Body...), recvWindow: w.Window - len(q.Body), sendWindow: w.Window,
+		c: c, parent: s, id: id, buf: backlog{first: append([]byte(nil), q.Body...)}, recvWindow: w.Window - len(q.Body), sendWindow: w.Window,
 	}
 	if q.Function != 0 {
 		r.Carrier = s.serves
@@ -293,12 +292,7 @@ func (r *Subrequest) onChunk(p []byte) error {
 	if r.unwanted {
 		return nil
 	}
-	if r.off == len(r.buf) {
-		r.buf, r.off = r.buf[:0], 0
-	} else if r.off > 0 && len(r.buf)+len(p) > cap(r.buf) {
-		r.buf, r.off = append(r.buf[:0], r.buf[r.off:]...), 0
-	}
-	r.buf = append(r.buf, p...)
+	r.buf.add(p)
 	notify(r.readable)
 	return nil
 }
@@ -332,7 +326,8 @@ func (r *Subrequest) release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.released = true
-	r.buf, r.off, r.unwanted = nil, 0, true
+	r.buf.drop()
+	r.unwanted = true
 	if r.request != bodyClosed { // else it has closed its WebSocket, and this follows from that: its last words are to go out
 		r.socket.msgs = nil
 	}

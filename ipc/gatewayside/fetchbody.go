@@ -46,8 +46,7 @@ func (r *Subrequest) Read(p []byte) (int, error) {
 	}
 	r.mu.Lock()
 	for {
-		if n := copy(p, r.buf[r.off:]); n > 0 {
-			r.off += n
+		if n := r.buf.read(p); n > 0 {
 			grant := r.consume(n)
 			if grant > 0 {
 				r.c.w.begin().Window(r.id, uint32(grant))
@@ -106,7 +105,7 @@ func (r *Subrequest) RefuseBody() {
 		return
 	}
 	r.unwanted = true
-	r.buf, r.off = nil, 0
+	r.buf.drop()
 	notify(r.readable)
 	if r.response != bodyOpen {
 		return // the last word is said, and says as much

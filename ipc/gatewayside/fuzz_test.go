@@ -381,15 +381,15 @@ func bounded(t *testing.T, c *Conn, streams int) {
 	}
 	for _, s := range c.streams {
 		s.mu.Lock()
-		if len(s.buf)-s.off > c.opt.Wire.Window || s.sendWindow > c.opt.Wire.Window || s.recvWindow < 0 || len(s.subs) > c.opt.Wire.StreamFetch {
-			t.Errorf("stream %d: %d bytes, windows %d and %d, %d subrequests", s.id, len(s.buf), s.recvWindow, s.sendWindow, len(s.subs))
+		if s.buf.size() > c.opt.Wire.Window || s.sendWindow > c.opt.Wire.Window || s.recvWindow < 0 || len(s.subs) > c.opt.Wire.StreamFetch {
+			t.Errorf("stream %d: %d bytes, windows %d and %d, %d subrequests", s.id, s.buf.size(), s.recvWindow, s.sendWindow, len(s.subs))
 		}
 		s.mu.Unlock()
 	}
 	for _, r := range c.fetches {
 		r.mu.Lock()
-		if len(r.buf)-r.off > c.opt.Wire.Window || r.sendWindow > c.opt.Wire.Window || r.recvWindow < 0 {
-			t.Errorf("subrequest %x: %d bytes, windows %d and %d", r.id, len(r.buf), r.recvWindow, r.sendWindow)
+		if r.buf.size() > c.opt.Wire.Window || r.sendWindow > c.opt.Wire.Window || r.recvWindow < 0 {
+			t.Errorf("subrequest %x: %d bytes, windows %d and %d", r.id, r.buf.size(), r.recvWindow, r.sendWindow)
 		}
 		r.mu.Unlock()
 	}

@@ -146,8 +146,7 @@ type Stream struct {
 	headless  bool          // guarded by mu; the stream was over without a head: what crosses the end is nobody's
 	response  direction     // guarded by mu; as the shard's frames have it, whatever ended here
 	failure   *AbortError   // guarded by mu; what Head or Read return when nothing is left
-	buf       []byte        // guarded by mu; received, not read: buf[off:]
-	off       int           // guarded by mu
+	buf       backlog       // guarded by mu; received, not read
 
 	recvWindow int           // guarded by mu; bytes the shard may still send
 	consumed   int           // guarded by mu; read here, not yet granted again
@@ -256,7 +255,7 @@ func (s *Stream) onHead(h *ipc.Head) error {
 		s.endResponse()
 	}
 	if !s.unwanted {
-		s.buf = body
+		s.buf.first = body
 	}
 	if !s.over {
 		close(s.headReady)
@@ -294,12 +293,7 @@ func (s *Stream) onChunk(p []byte) error {
 	if s.unwanted {
 		return nil
 	}
-	if s.off == len(s.buf) {
-		s.buf, s.off = s.buf[:0], 0
-	} else if s.off > 0 && len(s.buf)+len(p) > cap(s.buf) {
-		s.buf, s.off = append(s.buf[:0], s.buf[s.off:]...), 0
-	}
-	s.buf = append(s.buf, p...)
+	s.buf.add(p)
 	notify(s.readable)
 	return nil
 }
@@ -455,7 +449,7 @@ func (s *Stream) lateness() string {
 // drop forgets what was received and will be. Caller holds mu.
 func (s *Stream) drop() {
 	s.unwanted = true
-	s.buf, s.off = nil, 0
+	s.buf.drop()
 }
 
 // notify wakes the goroutine that made c, if any.

@@ -93,7 +93,10 @@ func (d *Data) Unwritten() bool { return d.Pending() > 0 && !d.writing.Load() }
 
 // Flush writes what is pending in one write(2) where the socket takes it. It blocks while the
 // gateway does not read. io.EOF when it is gone.
-func (d *Data) Flush() error {
+func (d *Data) Flush() error { return d.FlushWith(nil) }
+
+// FlushWith is Flush, and writes one more frame, which is not copied.
+func (d *Data) FlushWith(frame []byte) error {
 	d.flushMu.Lock()
 	defer d.flushMu.Unlock()
 	d.writing.Store(true)
@@ -103,6 +106,9 @@ func (d *Data) Flush() error {
 	d.mu.Unlock()
 	defer d.out.Reset(keepBuffer)
 	err := writeAll(d.fd, d.out.Bytes())
+	if err == nil {
+		err = writeAll(d.fd, frame)
+	}
 	if hungUp(err) {
 		return io.EOF
 	}

@@ -59,7 +59,7 @@ type RecordKind uint8
 // What JavaScript did, in the order it did it.
 const (
 	RecordHead     RecordKind = native.Head     // Inv, Status, Headers, Data, BodyMode: the response begins
-	RecordChunk    RecordKind = native.Chunk    // Inv, Data: response body
+	RecordChunk    RecordKind = native.Chunk    // Inv, Data, Frame: response body
 	RecordEnd      RecordKind = native.End      // Inv: the response body is complete
 	RecordAbort    RecordKind = native.Abort    // Inv, Text: the response body failed
 	RecordCredit   RecordKind = native.Credit   // Inv, N: bytes of the request body consumed
@@ -85,7 +85,13 @@ type Record struct {
 	Headers  []byte
 	Text     []byte // UTF-8
 	Data     []byte
+	// Chunk only: ChunkRoom bytes, Data, and zeros to a multiple of eight, for a frame to be made of it
+	// in place. Writing there leaves the other records as they are.
+	Frame []byte
 }
+
+// ChunkRoom is where Data begins in Frame.
+const ChunkRoom = native.ChunkRoom
 
 // Records yields what JavaScript did, in order.
 func (t *Turn) Records() iter.Seq[Record] {
@@ -123,6 +129,8 @@ func (t *Turn) all() iter.Seq[Record] {
 				r.Level, r.Text = gen.LogEntry_Level(mode), one
 			case RecordOp:
 				r.Code, r.Text = a, one
+			case RecordChunk:
+				r.Data, r.Frame = two[:a:a], b[native.RecordSize:end:end]
 			default:
 				r.N, r.Text = a, one
 			}

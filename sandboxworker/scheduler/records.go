@@ -149,7 +149,9 @@ func (x *executor) record(t *tenant, r *engine.Record) {
 	case engine.RecordChunk:
 		t.said++
 		if inv.headSent && !inv.ended && x.bodyWithin(t, inv, len(r.Data)) {
-			x.body(t, inv, r.Data)
+			if !x.chunkInPlace(inv, r) {
+				x.body(t, inv, r.Data)
+			}
 		}
 	case engine.RecordEnd:
 		if inv.headSent && !inv.ended {
@@ -233,6 +235,28 @@ func withLength(headers []byte, n int) []byte {
 }
 
 var contentLength = []byte("content-length")
+
+// leastInPlace is the size from which a chunk is written from where it lies: a write(2) of its own costs
+// less then than copying it into the batch.
+const leastInPlace = 16 << 10
+
+// The engine leaves room for the frame.
+const _ = uint(engine.ChunkRoom-ipc.ChunkRoom) + uint(ipc.ChunkRoom-engine.ChunkRoom)
+
+// chunkInPlace sends a large chunk without copying it, if all of it may go out now.
+func (x *executor) chunkInPlace(inv *invocation, r *engine.Record) bool {
+	n := len(r.Data)
+	if n < leastInPlace || n > x.s.opt.Wire.ChunkBytes || n > inv.window || len(inv.out) > 0 || inv.unwanted {
+		return false
+	}
+	inv.window -= n
+	inv.moved += n
+	ipc.PutChunk(r.Frame, inv.stream, n)
+	if err := x.s.data.FlushWith(r.Frame); err != nil {
+		x.s.halt(err)
+	}
+	return true
+}
 
 // body sends what the window allows and keeps the rest.
 func (x *executor) body(t *tenant, inv *invocation, p []byte) {

@@ -84,6 +84,7 @@ type Scheduler struct {
 	work sync.WaitGroup // everything Run waits for
 
 	frames sync.Pool // *[]byte of small frames
+	chunks sync.Pool // *[]byte of large ones
 
 	mu        sync.Mutex
 	queue     queue                  // guarded by mu
@@ -213,17 +214,38 @@ const smallFrame = 4 << 10
 // keep copies a frame out of the reader's buffer.
 func (s *Scheduler) keep(raw []byte) []byte {
 	if len(raw) > smallFrame {
-		return append([]byte(nil), raw...)
+		return s.keepLarge(raw)
 	}
 	b := *s.frames.Get().(*[]byte)
 	return append(b[:0], raw...)
 }
 
+// A chunk of the largest size in its frame fits a pooled copy; one much smaller would waste it.
+const (
+	largeFrame = ipc.ChunkRoom + 64<<10
+	leastLarge = 32 << 10
+)
+
+func (s *Scheduler) keepLarge(raw []byte) []byte {
+	if len(raw) < leastLarge || len(raw) > largeFrame {
+		return append([]byte(nil), raw...)
+	}
+	b, _ := s.chunks.Get().(*[]byte)
+	if b == nil {
+		p := make([]byte, 0, largeFrame)
+		b = &p
+	}
+	return append((*b)[:0], raw...)
+}
+
 // drop wipes a copy made by keep and gives it back.
 func (s *Scheduler) drop(b []byte) {
 	clear(b)
-	if cap(b) == smallFrame {
+	switch cap(b) {
+	case smallFrame:
 		s.frames.Put(&b)
+	case largeFrame:
+		s.chunks.Put(&b)
 	}
 }
 

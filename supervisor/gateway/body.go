@@ -117,9 +117,7 @@ func (c *call) copyResponse(stream *gatewayside.Stream, length int64) {
 	stop := context.AfterFunc(c.r.Context(), func() {
 		stream.Cancel(gen.Abort_Reason_clientGone, "the client closed the connection")
 	})
-	buf := copyBuffers.Get().(*[]byte)
-	sent, err := c.copyChunks(stream, *buf)
-	copyBuffers.Put(buf)
+	sent, err := c.copyChunks(stream)
 	stop()
 	c.stopPump(true)
 	over, isOver := errors.AsType[*overLimit](err)
@@ -156,37 +154,37 @@ func (c *call) copyResponse(stream *gatewayside.Stream, length int64) {
 // errClient marks a failed write to the client.
 var errClient = errors.New("the client does not take the response")
 
-func (c *call) copyChunks(stream *gatewayside.Stream, buf []byte) (sent int64, err error) {
+func (c *call) copyChunks(stream *gatewayside.Stream) (sent int64, err error) {
 	rc := http.NewResponseController(c.w)
 	if err := rc.Flush(); err != nil { // the head, before the first chunk is there
 		return 0, errClient
 	}
 	limit := bodyLimit(c.v.Limits.ResponseBody)
 	for {
-		n, err := stream.Read(buf)
-		if n > 0 {
-			if uint64(sent)+uint64(n) > limit {
-				return sent, &overLimit{what: "the response's body", key: "responseBody", limit: limit, use: uint64(sent) + uint64(n), least: true, size: true}
-			}
-			if _, werr := c.w.Write(buf[:n]); werr != nil {
-				if errors.Is(werr, http.ErrContentLength) {
-					return sent + int64(n), werr
-				}
-				return sent, errClient
-			}
-			sent += int64(n)
-			// A short read has emptied the stream: what there is must not wait for more.
-			if n < len(buf) {
-				if rc.Flush() != nil {
-					return sent, errClient
-				}
-			}
-		}
+		piece, more, err := stream.Next()
 		if err == io.EOF {
 			return sent, nil
 		}
 		if err != nil {
 			return sent, err
+		}
+		n := len(piece.Bytes)
+		if uint64(sent)+uint64(n) > limit {
+			piece.Free()
+			return sent, &overLimit{what: "the response's body", key: "responseBody", limit: limit, use: uint64(sent) + uint64(n), least: true, size: true}
+		}
+		_, werr := c.w.Write(piece.Bytes)
+		piece.Free()
+		if errors.Is(werr, http.ErrContentLength) {
+			return sent + int64(n), werr
+		}
+		if werr != nil {
+			return sent, errClient
+		}
+		sent += int64(n)
+		// What there is must not wait for more.
+		if !more && rc.Flush() != nil {
+			return sent, errClient
 		}
 	}
 }

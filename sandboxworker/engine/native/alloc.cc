@@ -45,6 +45,18 @@ class Blocks {
     base_allocator->Free(p, kSize);
   }
 
+  void Drop() {
+    for (;;) {
+      void* p;
+      {
+        std::lock_guard<std::mutex> lock(mu_);
+        if (kept_ == 0) return;
+        p = blocks_[--kept_];
+      }
+      base_allocator->Free(p, kSize);
+    }
+  }
+
  private:
   std::mutex mu_;
   size_t kept_ = 0;       // guarded by mu_
@@ -112,5 +124,7 @@ namespace bulkhead {
 void MakeBaseAllocator() {
   base_allocator = v8::ArrayBuffer::Allocator::NewDefaultAllocator();
 }
+
+void DropBlocks() { blocks.Drop(); }
 
 }  // namespace bulkhead

@@ -57,6 +57,9 @@ class Charge {
 // Once, when V8 is initialised and before the first isolate.
 void MakeBaseAllocator();
 
+// Gives the blocks that were kept for the next chunk of a body back to the kernel.
+void DropBlocks();
+
 }  // namespace bulkhead
 
 #endif  // BULKHEAD_ALLOC_H_

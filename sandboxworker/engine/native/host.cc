@@ -125,7 +125,7 @@ void Chunk(const Args& args) {
   v8::Local<v8::ArrayBufferView> data;
   if (!UintArg(args, 0, &inv) || !ViewArg(args, 1, &data)) return;
   bh_isolate* i = bh_isolate::From(args.GetIsolate());
-  if (!i->out.Append(Head(BH_CHUNK, inv), {}, ViewBytes(data).view())) {
+  if (!i->out.Chunk(Head(BH_CHUNK, inv), ViewBytes(data).view())) {
     ThrowFull(args.GetIsolate());
   }
 }

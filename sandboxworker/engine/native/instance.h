@@ -24,6 +24,7 @@
 #include "blocks.h"
 #include "dormant.h"
 #include "segments.h"
+#include "slabs.h"
 #include "native.h"
 #include "v8.h"
 
@@ -39,19 +40,24 @@ enum Handler : uint8_t {
 
 extern const char* const kHandlerNames[kHandlerCount];
 
-// Output of a turn: records, one after the other, in one growing buffer.
+// Output of a turn: records, one after the other, in one growing buffer. A large one is a slab.
 class Output {
  public:
+  Output() = default;
+  Output(const Output&) = delete;
+  Output& operator=(const Output&) = delete;
   ~Output() { Wipe(); }
   // False when the turn has written kMaxBytes: the caller throws, nothing was added.
   bool Append(bh_record head, std::string_view one, std::string_view two);
   // Reserves a record whose second part the caller fills in place; nullptr when full.
   uint8_t* Begin(bh_record head, std::string_view one, size_t two_len);
+  // A BH_CHUNK: as Append, laid out so that a frame can be made of it where it is.
+  bool Chunk(bh_record head, std::string_view data);
   void Clear();
   void Wipe();
-  const uint8_t* data() const { return bytes_.data(); }
-  size_t size() const { return bytes_.size(); }
-  size_t capacity() const { return bytes_.capacity(); }
+  uint8_t* data() const { return bytes_; }
+  size_t size() const { return size_; }
+  size_t capacity() const { return capacity_; }
   size_t most() const { return most_ + kReserveBytes; }  // that any one record may take
   // At most half of a tenant's memory may be output that is not read yet.
   void Limit(uint64_t memory) {
@@ -59,14 +65,16 @@ class Output {
   }
 
  private:
-  void Grow(size_t size);
+  bool Grow(size_t size);
 
   // The runtime sends at most a window at once; only logs and operations can get anywhere near.
   static constexpr size_t kMaxBytes = 32u << 20;
   // Kept for responses and ends, so that a flood of the others cannot make an invocation hang.
   static constexpr size_t kReserveBytes = 1u << 20;
   static constexpr size_t kKeepBytes = 64u << 10;
-  std::vector<uint8_t> bytes_;
+  uint8_t* bytes_ = nullptr;
+  size_t size_ = 0, capacity_ = 0;
+  bool slab_ = false;  // bytes_ is one
   size_t most_ = kMaxBytes;
 };
 

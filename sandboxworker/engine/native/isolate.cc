@@ -98,40 +98,64 @@ uint8_t* Output::Begin(bh_record head, std::string_view one, size_t two_len) {
   bool flood = head.kind == BH_LOG || head.kind == BH_CHUNK || head.kind == BH_OP;
   size_t most = flood ? most_ : most_ + kReserveBytes;
   if (one.size() > most || two_len > most ||
-      bytes_.size() + sizeof head + one.size() + two_len > most) {
+      size_ + sizeof head + one.size() + two_len > most) {
     return nullptr;
   }
   head.n1 = static_cast<uint32_t>(one.size());
   head.n2 = static_cast<uint32_t>(two_len);
-  size_t at = bytes_.size();
-  Grow(at + sizeof head + one.size() + two_len);
-  std::memcpy(&bytes_[at], &head, sizeof head);
-  if (!one.empty()) std::memcpy(&bytes_[at + sizeof head], one.data(), one.size());
-  return bytes_.data() + at + sizeof head + one.size();
+  size_t at = size_;
+  if (!Grow(at + sizeof head + one.size() + two_len)) return nullptr;
+  std::memcpy(bytes_ + at, &head, sizeof head);
+  if (!one.empty()) std::memcpy(bytes_ + at + sizeof head, one.data(), one.size());
+  return bytes_ + at + sizeof head + one.size();
 }
 
-void Output::Grow(size_t size) {
-  if (size > bytes_.capacity()) {
+bool Output::Chunk(bh_record head, std::string_view data) {
+  static constexpr char kRoom[BH_CHUNK_ROOM] = {};
+  head.a = static_cast<uint32_t>(data.size());
+  size_t padded = (data.size() + 7) / 8 * 8;
+  uint8_t* at = Begin(head, {kRoom, sizeof kRoom}, padded);
+  if (at == nullptr) return false;
+  if (!data.empty()) std::memcpy(at, data.data(), data.size());
+  std::memset(at + data.size(), 0, padded - data.size());
+  return true;
+}
+
+bool Output::Grow(size_t size) {
+  if (size > capacity_) {
     // By half, not to twice the size: it counts against the tenant. What is left behind is wiped.
-    std::vector<uint8_t> larger;
-    larger.reserve(std::max(size, bytes_.size() + bytes_.size() / 2));
-    larger.assign(bytes_.begin(), bytes_.end());
-    if (!bytes_.empty()) explicit_bzero(bytes_.data(), bytes_.size());
-    bytes_.swap(larger);
+    size_t capacity = std::max(size, size_ + size_ / 2);
+    bool slab = size > kKeepBytes && size <= kSlabBytes;
+    if (slab) capacity = kSlabBytes;
+    auto* larger = slab ? TakeSlab() : static_cast<uint8_t*>(malloc(capacity));
+    if (larger == nullptr) return false;
+    if (size_ > 0) std::memcpy(larger, bytes_, size_);
+    size_t kept = size_;
+    Wipe();
+    bytes_ = larger;
+    capacity_ = capacity;
+    slab_ = slab;
+    size_ = kept;
   }
-  bytes_.resize(size);
+  size_ = size;
+  return true;
 }
 
 void Output::Clear() {
-  if (bytes_.capacity() > kKeepBytes) Wipe();
-  bytes_.clear();
+  if (capacity_ > kKeepBytes) Wipe();
+  size_ = 0;
 }
 
-// What a tenant wrote must not be found in the process after it has gone.
+// What a tenant wrote must not be found in the process after it has gone. free wipes (scrub.cc).
 void Output::Wipe() {
-  if (!bytes_.empty()) explicit_bzero(bytes_.data(), bytes_.size());
-  bytes_.clear();
-  bytes_.shrink_to_fit();
+  if (slab_) {
+    GiveSlab(bytes_, size_);
+  } else {
+    free(bytes_);
+  }
+  bytes_ = nullptr;
+  size_ = capacity_ = 0;
+  slab_ = false;
 }
 
 namespace {

@@ -78,6 +78,9 @@ const HeapOvershoot = C.BH_HEAP_OVERSHOOT
 // RecordSize is the size of a record's header in bytes.
 const RecordSize = C.sizeof_bh_record
 
+// ChunkRoom is what a Chunk record has before its data.
+const ChunkRoom = C.BH_CHUNK_ROOM
+
 // Isolate is the native half of an isolate. The zero value is none: its turns end Fatal, and nothing else
 // it is asked does anything.
 type Isolate struct{ p *C.bh_isolate }

@@ -45,9 +45,12 @@ typedef struct {
 } bh_record;
 #pragma pack(pop)
 
+// What the frame of a chunk has before its data (ipc.ChunkRoom).
+#define BH_CHUNK_ROOM 48
+
 enum {
   BH_HEAD = 1,        // headers, body
-  BH_CHUNK = 2,       // -, data
+  BH_CHUNK = 2,       // BH_CHUNK_ROOM bytes for who sends it, data and zeros to a multiple of 8; a: its length
   BH_END = 3,
   BH_ABORT = 4,       // message, -
   BH_CREDIT = 5,

@@ -282,7 +282,11 @@ void bh_process_set_data(uint32_t n, const void* bytes, size_t len) {
 
 void bh_let_clock_move(void) { bulkhead::clock_moves = true; }
 
-void bh_process_trim(void) { malloc_trim(0); }
+void bh_process_trim(void) {
+  bulkhead::DropSlabs();
+  bulkhead::DropBlocks();
+  malloc_trim(0);
+}
 
 size_t bh_process_code_cache_size(void) { return bulkhead::process.code_cache.size(); }
 
