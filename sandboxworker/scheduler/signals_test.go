@@ -138,7 +138,7 @@ func TestLockstepIsSeen(t *testing.T) {
 		a, b := h.open(n, "/"), h.open(n, "/")
 		h.finish(a)
 		h.finish(b)
-		time.Sleep(2 * lockstepGap)
+		time.Sleep(lockstepGap / 4)
 	}
 	if got := lockstep(); got != 0 {
 		t.Errorf("%v of visitors' CPU is taken for lockstep", got)

@@ -117,9 +117,12 @@ func (p *Pool) vacated(s *shard, tenant string, began time.Time) {
 		room, over := p.room, s.dead || s.cohort == 0
 		p.mu.Unlock()
 		if others == 0 || over {
-			took := time.Since(began)
 			p.opt.Observer.Metrics.Event("gone")
-			p.opt.log().Info("the neighbours are gone", "tenant", tenant, "shard", s.proc.ID, "tookMs", took.Milliseconds())
+			if !over {
+				took := time.Since(began)
+				p.opt.Observer.Incidents.Add(observe.Incident{Kind: observe.Gone, Shard: s.proc.ID, Tenants: []string{tenant}, Outcome: gen.Outcome_ok.String(),
+					Detail: fmt.Sprintf("nothing of a neighbour is left in its process %v after the verdict", took.Round(time.Millisecond)), TookMs: float64(took.Microseconds()) / 1e3})
+			}
 			return
 		}
 		select {
