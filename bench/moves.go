@@ -134,32 +134,13 @@ func (b *bench) movesOf() (*moves, error) {
 	return r, b.ctx.Err()
 }
 
-// gather has everybody in one process.
+// gather has everybody in one process. The suspect's code answers nothing but WebSockets.
 func (t *target) gather(ctx context.Context) error {
-	names := append(victimNames(), "suspect")
-	next := make(chan string)
-	errs := make(chan error, len(names))
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for name := range next {
-				if a := t.public.do(request{method: "GET", host: name + ".localhost", path: "/hello"}); a.err != nil || a.outcome != "" && name != "suspect" {
-					errs <- fmt.Errorf("%s does not answer: %s %s", name, a.String(), a.message())
-				}
-			}
-		})
-	}
-	for _, name := range names {
-		next <- name
-	}
-	close(next)
-	wg.Wait()
-	select {
-	case err := <-errs:
+	if err := t.ask(ctx, victimNames()); err != nil {
 		return err
-	default:
-		return ctx.Err()
 	}
+	t.public.get("suspect.localhost", "/")
+	return ctx.Err()
 }
 
 // verdict isolates the suspect, waits until its neighbours are gone, and releases it.

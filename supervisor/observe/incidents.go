@@ -40,6 +40,9 @@ type Incident struct {
 	Syscall *string      `json:"syscall"` // "openat" or its number; null when unknown, see detail
 	Detail  string       `json:"detail"`
 	TookMs  float64      `json:"tookMs,omitempty"` // of "gone", from the verdict on
+	// Scripts are the files in the data directory's scripts/ that hold the code of the tenants as it ran,
+	// TENANT.HASH.json; [] where none is kept.
+	Scripts []string `json:"scripts"`
 }
 
 // Incidents is a ring of the latest incidents.
@@ -65,6 +68,9 @@ func (x *Incidents) Add(i Incident) Incident {
 	}
 	if i.Tenants == nil {
 		i.Tenants = []string{} // [] in JSON, not null
+	}
+	if i.Scripts == nil {
+		i.Scripts = []string{}
 	}
 	if i.Outcome == "" {
 		i.Outcome = gen.Outcome_crashed.String()
@@ -100,7 +106,8 @@ func incidentEvent(i Incident) any {
 		Syscall  *string      `json:"syscall"`
 		Detail   string       `json:"detail"`
 		TookMs   float64      `json:"tookMs,omitempty"`
-	}{i.ID, i.Kind, i.Shard, i.Tenants, i.Outcome, i.Signal, i.Syscall, i.Detail, i.TookMs}
+		Scripts  []string     `json:"scripts"`
+	}{i.ID, i.Kind, i.Shard, i.Tenants, i.Outcome, i.Signal, i.Syscall, i.Detail, i.TookMs, i.Scripts}
 }
 
 func deref(s *string) string {

@@ -49,8 +49,8 @@ func TestIncidentsKeepTheNewestWithStableNames(t *testing.T) {
 			t.Errorf("field %q missing in %s", name, j)
 		}
 	}
-	if len(fields) != 9 {
-		t.Errorf("fields = %v, want exactly nine", fields)
+	if len(fields) != 10 {
+		t.Errorf("fields = %v, want exactly ten", fields)
 	}
 	if n := strings.Count(out.String(), `"msg":"incident"`); n != 5 {
 		t.Errorf("%d incidents logged, want 5", n)

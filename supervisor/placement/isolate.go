@@ -47,7 +47,7 @@ func (p *Pool) Isolate(tenant, why, by string) Evacuation {
 	for _, pl := range p.tenantLocked(tenant) {
 		s := pl.shard
 		if s.cohort != 0 && s.cohort != st.cohort {
-			p.leaveLocked(pl) // it is in another suspect's process: that one stays
+			p.leaveLocked(pl, 0) // it is in another suspect's process: that one stays
 			continue
 		}
 		if s.cohort == st.cohort {
@@ -60,7 +60,7 @@ func (p *Pool) Isolate(tenant, why, by string) Evacuation {
 			case other.v.Tenant == tenant || other.gone.Load():
 			case !other.loaded(): // finds at the end of its load that it is not wanted here
 				ev.Busy++
-			case p.leaveLocked(other):
+			case p.leaveLocked(other, 0):
 				ev.Left++
 			default:
 				ev.Busy++
@@ -191,7 +191,7 @@ func (p *Pool) refused(tenant string) error {
 	return &LoadError{Tenant: tenant, Outcome: gen.Outcome_killed, Failure: gatewayside.LoadFailure{Outcome: gen.Outcome_killed, Message: message}}
 }
 
-// event records a measure.
+// event records a measure. Caller holds mu.
 func (p *Pool) event(kind observe.IncidentKind, st *standing, tenant, detail string, shards []uint32) {
 	i := observe.Incident{Kind: kind, Tenants: []string{tenant}, Outcome: gen.Outcome_ok.String(), Detail: detail}
 	if len(shards) > 0 {
@@ -200,5 +200,5 @@ func (p *Pool) event(kind observe.IncidentKind, st *standing, tenant, detail str
 	if kind == observe.Stopped {
 		i.Outcome = gen.Outcome_killed.String()
 	}
-	p.opt.Observer.Incidents.Add(i)
+	p.recordLocked(i, nil)
 }

@@ -236,6 +236,7 @@ func TestReshuffle(t *testing.T) {
 		if _, _, err := pool.Reshuffle(9999); err == nil {
 			t.Error("a shard that is not there was reshuffled")
 		}
+		time.Sleep(time.Minute) // they are moved one after the other
 		synctest.Wait()
 		if !running.Alive() {
 			t.Error("what ran was ended")
