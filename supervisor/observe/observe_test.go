@@ -44,7 +44,7 @@ func TestIncidentsKeepTheNewestWithStableNames(t *testing.T) {
 	if err := json.Unmarshal(j, &fields); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"id", "time", "kind", "shard", "tenants", "outcome", "signal", "syscall", "detail"} {
+	for _, name := range []string{"id", "time", "kind", "shard", "tenants", "outcome", "signal", "syscall", "detail", "scripts"} {
 		if _, ok := fields[name]; !ok {
 			t.Errorf("field %q missing in %s", name, j)
 		}
