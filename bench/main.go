@@ -49,6 +49,7 @@ type bench struct {
 	cycles      int
 	calls       int
 	moves       int
+	verdicts    int
 	reshuffled  int
 	seeds       int
 	scratch     string
@@ -121,6 +122,7 @@ func main() {
 	flag.IntVar(&b.cycles, "cycles", 10_000, "cycles: loads and evictions")
 	flag.IntVar(&b.calls, "calls", 10_000, "calls: how many")
 	flag.IntVar(&b.moves, "moves", 5_000, "moves: neighbours that leave a suspect under load, at least")
+	flag.IntVar(&b.verdicts, "verdicts", 100, "moves: verdicts over idle neighbours")
 	flag.IntVar(&b.reshuffled, "reshuffle-tenants", 1_000, "reshuffle: tenants")
 	flag.IntVar(&b.seeds, "seeds", 10, "corpus: runs of each workload, one after the other, all workloads at once")
 	flag.StringVar(&b.scratch, "scratch", "", "`DIR` for the folders of many tenants; default: /dev/shm, or the temporary directory")

@@ -21,6 +21,7 @@ type moves struct {
 	IdleMost int     `json:"idleNeighbours"`
 	Busy     latency `json:"busyGone"` // of neighbours at work: a response that has begun is waited for
 
+	Wanted   int    `json:"wanted"` // idle verdicts
 	Verdicts int    `json:"verdicts"`
 	Moves    int    `json:"moves"` // of neighbours under load
 	Begun    int    `json:"begunAgain"`
@@ -39,8 +40,6 @@ const (
 	goneWithin = 30 * time.Second
 	// suspectSockets are open at the suspect all the time.
 	suspectSockets = 4
-	// idleVerdicts are measured without load.
-	idleVerdicts = 100
 )
 
 // evacuation is the host's answer to an isolation.
@@ -72,12 +71,12 @@ func (b *bench) movesOf() (*moves, error) {
 	if err := t.built(b.ctx); err != nil {
 		return nil, err
 	}
-	r := &moves{Host: t.info}
+	r := &moves{Host: t.info, Wanted: b.verdicts}
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
 	w := t.watch(ctx)
 	var idle, busy histogram
-	for n := range idleVerdicts {
+	for n := range b.verdicts {
 		if err := t.gather(b.ctx); err != nil {
 			return nil, err
 		}
@@ -90,7 +89,7 @@ func (b *bench) movesOf() (*moves, error) {
 			r.IdleMost = max(r.IdleMost, ev.Left+ev.Busy)
 		}
 		if n%20 == 0 {
-			b.say("moves: %d of %d verdicts over idle neighbours, the last: %d gone after %.1f ms", n, idleVerdicts, ev.Left+ev.Busy, ms(took))
+			b.say("moves: %d of %d verdicts over idle neighbours, the last: %d gone after %.1f ms", n, b.verdicts, ev.Left+ev.Busy, ms(took))
 		}
 	}
 	r.Idle = idle.latency()
@@ -221,7 +220,7 @@ func (r *moves) broken() (out []string) {
 	if r.Idle.P99Micros > float64(goneBar.Microseconds()) {
 		out = append(out, fmt.Sprintf("the last of up to %d idle neighbours was gone after %.0f ms at the 99th per cent, not %v", r.IdleMost, r.Idle.P99Micros/1e3, goneBar))
 	}
-	if r.Idle.Requests < idleVerdicts/2 || r.IdleMost < victims {
+	if r.Idle.Requests < r.Wanted/2 || r.IdleMost < victims {
 		out = append(out, fmt.Sprintf("%d verdicts found the suspect among others, %d at most", r.Idle.Requests, r.IdleMost))
 	}
 	if r.Load.Failed+r.Load.Interrupted > 0 {

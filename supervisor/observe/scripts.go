@@ -37,7 +37,7 @@ type Module struct {
 	Bytes []byte `json:"bytes,omitempty"`
 }
 
-// Bounds of what is kept. The oldest goes first; what is wanted again counts as new.
+// Bounds of what is kept. The oldest goes first.
 const (
 	scriptsMost  = 256
 	scriptsBytes = 256 << 20 // of all files
@@ -69,12 +69,10 @@ var scriptName = regexp.MustCompile(`^([a-z0-9][a-z0-9-]{0,62})\.([0-9a-f]{8,64}
 // File is the name of a script's file, as incidents show it.
 func (s *Scripts) File(tenant, version string) string { return tenant + "." + version + ".json" }
 
-// Has says whether a script is kept, and has it count as new.
+// Has says whether a script is kept.
 func (s *Scripts) Has(tenant, version string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	return os.Chtimes(filepath.Join(s.dir, s.File(tenant, version)), now, now) == nil
+	_, err := os.Stat(filepath.Join(s.dir, s.File(tenant, version)))
+	return err == nil
 }
 
 // Keep writes a script, and drops the oldest beyond the bounds.
