@@ -46,6 +46,9 @@ func (p *Pool) Isolate(tenant, why, by string) Evacuation {
 	began := time.Now()
 	for _, pl := range p.tenantLocked(tenant) {
 		s := pl.shard
+		if s.cohort != 0 && s.cohort != st.cohort && s.onlyLocked(tenant) {
+			s.cohort = st.cohort // what is left of an isolation before: it is alone there
+		}
 		if s.cohort != 0 && s.cohort != st.cohort {
 			p.leaveLocked(pl, 0) // it is in another suspect's process: that one stays
 			continue
@@ -72,6 +75,16 @@ func (p *Pool) Isolate(tenant, why, by string) Evacuation {
 	p.keepSpareLocked(p.first())
 	p.event(observe.Isolated, st, tenant, fmt.Sprintf("%s (by %s); %d neighbours left at once, %d end their requests first", why, by, ev.Left, ev.Busy), ev.Shards)
 	return ev
+}
+
+// onlyLocked says whether nobody else is in a shard.
+func (s *shard) onlyLocked(tenant string) bool {
+	for _, pl := range s.hosted {
+		if pl.v.Tenant != tenant {
+			return false
+		}
+	}
+	return true
 }
 
 // holdLocked notes a measure. The cohort is new unless the tenant has one of its own already.
@@ -154,7 +167,7 @@ func (p *Pool) release(tenant, why, by string) error {
 	st.until = time.Now()
 	st.gone = st.until.Add(remembered)
 	p.stopped.Delete(tenant)
-	p.moveLocked(tenant, 0)
+	p.moveLocked(tenant, 0, forever) // whoever talks with it goes on talking
 	p.event(observe.Released, st, tenant, fmt.Sprintf("%s (by %s)", why, by), nil)
 	return nil
 }
