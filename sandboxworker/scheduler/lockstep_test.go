@@ -44,9 +44,9 @@ func TestVisitorsAreNotInLockstep(t *testing.T) {
 			cpu, counted := simulate(40*time.Minute, run, func(came, _ time.Time) time.Time {
 				return came.Add(time.Duration(-math.Log(1-rng.Float64()) / rate * float64(time.Second)))
 			})
-			// Points fade with a half-life of ten minutes: what is held of a tenant at a time is 865 s' worth.
-			if held := counted.Seconds() / 2400 * 865 * 1000; held > 60 {
-				t.Errorf("%v visitors a second, %v each: %v of %v count, some %.0f points at a time", rate, run, counted, cpu, held)
+			// One row in some hundred thousand is mistaken, and hardly anything of all CPU counts.
+			if counted > cpu/1000+300*time.Millisecond {
+				t.Errorf("%v visitors a second, %v each: %v of %v count", rate, run, counted, cpu)
 			}
 		}
 	}
