@@ -57,10 +57,10 @@ func Kinds() [NumSignals]Kind {
 	return [NumSignals]Kind{
 		Bracketed:  {Name: "bracketedCpu", Unit: "ms", Weight: 1, Most: 500, Keeps: true, Why: "code ran between two events that can be timed from outside"},
 		Remote:     {Name: "remoteCpu", Unit: "ms", Weight: 0.001, Most: 15, Why: "code ran between a request and its answer"},
-		Lockstep:   {Name: "lockstepCpu", Unit: "ms", Weight: 1, Most: 105, Why: "code ran for requests that each came right after the last answer"},
+		Lockstep:   {Name: "lockstepCpu", Unit: "ms", Weight: 0.2, Most: 110, Why: "code ran for requests that each came right after the last answer"},
 		CPU:        {Name: "cpu", Unit: "s", Weight: 0.2, Most: 10, Why: "processor time"},
 		Kills:      {Name: "kills", Weight: 0.5, Most: 15, Why: "invocations exceeded a limit"},
-		NearMisses: {Name: "nearMisses", Weight: 0.1, Most: 5, Why: "it came close to its limits"},
+		NearMisses: {Name: "nearMisses", Weight: 0.1, Most: 4, Why: "it came close to its limits"},
 		Aborts:     {Name: "aborts", Weight: 60, Most: 300, Why: "a process ended that it ran in"},
 		Churn:      {Name: "churn", Weight: 1, Most: 10, Why: "its isolate is started again and again"},
 		Wasm:       {Name: "wasm", Weight: 5, Most: 5, Level: true, Why: "it may run WebAssembly"},

@@ -59,7 +59,7 @@ func TestVerdicts(t *testing.T) {
 		{"starts others", []act{{time.Second, 30, of(Starts, 1), false}}, None, "starts"},
 		{"starts others and measures", []act{{time.Second, 4, of(Starts, 1), false}, {time.Second, 90, of(Bracketed, 1), false}}, Isolate, "bracketedCpu"},
 		{"asks in lockstep", []act{{time.Second, 12, of(Lockstep, 100), false}}, Isolate, "lockstepCpu"},
-		{"a script now and then", []act{{time.Minute, 60, of(Lockstep, 3), false}}, None, "lockstepCpu"},
+		{"a script now and then", []act{{time.Minute, 60, of(Lockstep, 10), false}}, None, "lockstepCpu"},
 		{"nonsense from a shard", []act{{time.Second, 1, of(Bracketed, math.NaN()), false}, {time.Second, 1, of(Kills, math.Inf(1)), false}, {time.Second, 1, of(Aborts, -5), false}}, None, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -32,14 +32,12 @@ const (
 	// way, no conversation can hide.
 	mostCredit = time.Millisecond
 
-	// Messages in lockstep: one comes within talkGap of the answer to the one before, talkRun times more often than
-	// not, and moves less than talkBytes, as the chunks of a transfer do not. Then nobody talks who thinks, or
-	// draws, or plays, and the caches are warm: all but talkCost of a turn is the code's and counts in full, so that
-	// measurements that are too short to be told from the host's own work add up.
-	talkGap   = 10 * time.Millisecond
-	talkRun   = 64
-	talkBytes = 8 << 10
-	talkCost  = 120 * time.Microsecond
+	// Requests in lockstep: each begins within lockstepGap of the end of the one before, and none while
+	// another has begun, lockstepRun times in a row. Somebody waits for each answer before asking the next, as
+	// who measures with short requests does; independent visitors come in such an order by chance one time
+	// in thousands, unless there are more than a hundred a second.
+	lockstepGap = 10 * time.Millisecond
+	lockstepRun = 32
 )
 
 // seen is what a tenant was seen to do. Owned by the executor, but for what stats read.
@@ -47,7 +45,9 @@ type seen struct {
 	said   int // heads, chunks, ends and subrequests that its code has sent
 	clocks int // invocations that have become clocks and are not over
 
-	row row
+	row     int       // requests in lockstep so far
+	resting bool      // the last thing that happened was an invocation's end
+	ended   time.Time // then
 
 	// Since load; written by the owner.
 	bracketed  atomic.Int64 // ns
@@ -62,9 +62,6 @@ type touched struct {
 	spent   time.Duration // CPU that counts if it becomes a clock
 	credit  time.Duration // for bytes that it has moved and that no turn has cost yet
 	clock   bool
-
-	talk     int       // messages in lockstep so far
-	answered time.Time // the last of them; zero: not yet
 }
 
 // observe handles one event and counts what it cost.
@@ -76,34 +73,11 @@ func (x *executor) observe(t *tenant, e *event) {
 	}
 	moved := movedBy(inv)
 	if e.kind == evOpen {
-		t.row.begins(time.Now())
+		t.follows(time.Now())
 		moved -= len(e.frame) // its first bytes are in it
 	}
-	inv.asked(outside)
 	x.handle(t, e)
-	cpu, moved := time.Duration(t.cpu.Load()-before), movedBy(inv)-moved
-	t.count(inv, inv.beyond(cpu, moved), outside, t.said != said, clocks)
-	inv.answers(t.said != said, moved)
-}
-
-// asked notes that something came in from outside.
-func (inv *invocation) asked(in bool) {
-	switch {
-	case inv == nil || !in || inv.answered.IsZero():
-		return // or the next part of what came in, or a second question before the answer
-	case time.Since(inv.answered) < talkGap:
-		inv.talk++
-	default:
-		inv.talk = max(inv.talk-1, 0)
-	}
-	inv.answered = time.Time{}
-}
-
-// answers notes that a turn has sent something.
-func (inv *invocation) answers(out bool, moved int) {
-	if inv != nil && out && moved < talkBytes {
-		inv.answered = time.Now()
-	}
+	t.count(inv, inv.beyond(time.Duration(t.cpu.Load()-before), movedBy(inv)-moved), outside, t.said != said, clocks)
 }
 
 // movedBy is how many bytes an invocation has moved.
@@ -117,9 +91,6 @@ func movedBy(inv *invocation) int {
 // beyond is what a turn of so much CPU, in which so many bytes of inv were moved, counts beyond the host's own
 // work. Credit comes from nothing but the bytes that the invocation itself moves, so other traffic buys none.
 func (inv *invocation) beyond(cpu time.Duration, bytes int) time.Duration {
-	if inv != nil && inv.talk >= talkRun && bytes < talkBytes {
-		return max(cpu-talkCost, 0)
-	}
 	if cpu -= turnCost; inv == nil {
 		return weighed(cpu)
 	}
@@ -145,15 +116,23 @@ func weighed(code time.Duration) time.Duration {
 	return code
 }
 
+// follows notes that a request begins.
+func (t *tenant) follows(now time.Time) {
+	if t.resting && now.Sub(t.ended) < lockstepGap {
+		t.row++
+	} else {
+		t.row = 0
+	}
+	t.resting = false
+}
+
 // observeResult is observe for the result of an operation, which is no event of the outside.
 func (x *executor) observeResult(t *tenant) {
 	before, said, clocks := t.cpu.Load(), t.said, t.clocks
 	inv := t.invs[t.results[0].inv]
 	moved := movedBy(inv)
 	x.deliverResult(t)
-	cpu, moved := time.Duration(t.cpu.Load()-before), movedBy(inv)-moved
-	t.count(inv, inv.beyond(cpu, moved), false, t.said != said, clocks)
-	inv.answers(t.said != said, moved)
+	t.count(inv, inv.beyond(time.Duration(t.cpu.Load()-before), movedBy(inv)-moved), false, t.said != said, clocks)
 }
 
 // count notes CPU of a tenant, as weighed: in came something from outside, out went something. clocks is how many
@@ -188,7 +167,9 @@ func (t *tenant) count(inv *invocation, cpu time.Duration, in, out bool, clocks 
 		return
 	}
 	t.requestCPU.Add(int64(cpu))
-	t.lockstep.Add(int64(t.row.counts(cpu)))
+	if t.row >= lockstepRun {
+		t.lockstep.Add(int64(cpu))
+	}
 }
 
 // touch is a dealing with the outside.
@@ -214,7 +195,7 @@ func (t *tenant) busiest() (inv *invocation) {
 
 // overClock: an invocation is over, and with it the clock it may have been.
 func (t *tenant) overClock(inv *invocation) {
-	t.row.ends(time.Now())
+	t.resting, t.ended = true, time.Now()
 	if inv.clock {
 		inv.clock = false
 		t.clocks--
