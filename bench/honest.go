@@ -87,9 +87,15 @@ func (r *honestRun) note(sent int, lost string) {
 	r.Sent += sent
 	if lost != "" {
 		r.Lost++
+		if r.Ends[lost] == 0 && len(r.Ends) >= maxEnds {
+			lost = "more"
+		}
 		r.Ends[lost]++
 	}
 }
+
+// maxEnds bounds the words of a run about what it lost: each has the path, and what was answered.
+const maxEnds = 50
 
 // think waits as long as users do who ask so often a second on average: anything up to twice that.
 func (r *honestRun) think(rng *rand.Rand, rate float64) {
@@ -104,7 +110,7 @@ func (r *honestRun) ask(method, path string, body []byte) reply {
 	a := r.t.public.do(request{method: method, host: r.Name + ".localhost", path: path, body: body, discard: r.Name == "download"})
 	lost := ""
 	if a.err != nil || a.status != http.StatusOK || a.outcome != "" {
-		lost = strings.TrimSpace(a.String() + " " + a.message())
+		lost = fmt.Sprintf("%s to %.200s: %.200q, request %s", a.String(), path, a.body, a.id)
 	}
 	r.note(1, lost)
 	return a
@@ -174,6 +180,10 @@ func both(a, b any) func(r *honestRun) {
 func tokens(n int, rate float64) func(r *honestRun) {
 	return clients(n, func(r *honestRun, rng *rand.Rand) {
 		a := r.ask(http.MethodGet, "/", nil)
+		if strings.Count(string(a.body), ".") != 2 {
+			r.note(0, fmt.Sprintf("no token: %s %.200q, request %s", a.String(), a.body, a.id))
+			return
+		}
 		for i := 0; i < 10 && r.ctx.Err() == nil; i++ {
 			r.think(rng, rate)
 			r.ask(http.MethodGet, "/?token="+string(a.body), nil)

@@ -50,6 +50,9 @@ type bench struct {
 	budget      uint64 // bytes
 	cycles      int
 	calls       int
+	moves       int
+	verdicts    int
+	reshuffled  int
 	seeds       int
 	scratch     string
 	maxShards   int
@@ -84,6 +87,8 @@ func instruments() []instrument {
 		{"cycles", "memory of a shard whose tenants come and go", found((*bench).cyclesOf)},
 		{"sockets", "5,000 WebSockets over 100 tenants while others crash, are deployed and move", found((*bench).sockets)},
 		{"calls", "calls that start their callee: never one process for caller and callee", found((*bench).callsOf)},
+		{"moves", "isolations among 64 tenants: how soon the neighbours are gone, and that no request is lost", found((*bench).movesOf)},
+		{"reshuffle", "everybody's processes change under load: failed requests, p99, WebSockets", found((*bench).reshuffleOf)},
 		{"corpus", "35 honest workloads: which of them suspicion isolates, and why", found((*bench).corpusOf)},
 		{"spies", "attackers that measure: how long until they are alone in their process", found((*bench).spiesOf)},
 		{"download", "1 GiB piped through a tenant to a slow client: memory stays flat", found((*bench).download)},
@@ -125,6 +130,9 @@ func main() {
 	flag.Uint64Var(&b.budget, "budget", 2<<30, "registered: `BYTES` that all shards together may hold (serve --memory); less than the machine has, so that evictions come soon")
 	flag.IntVar(&b.cycles, "cycles", 10_000, "cycles: loads and evictions")
 	flag.IntVar(&b.calls, "calls", 10_000, "calls: how many")
+	flag.IntVar(&b.moves, "moves", 5_000, "moves: neighbours that leave a suspect under load, at least")
+	flag.IntVar(&b.verdicts, "verdicts", 100, "moves: verdicts over idle neighbours")
+	flag.IntVar(&b.reshuffled, "reshuffle-tenants", 1_000, "reshuffle: tenants")
 	flag.IntVar(&b.seeds, "seeds", 10, "corpus: runs of each workload, one after the other, all workloads at once")
 	flag.StringVar(&b.scratch, "scratch", "", "`DIR` for the folders of many tenants; default: /dev/shm, or the temporary directory")
 	flag.Usage = usage

@@ -17,6 +17,7 @@ type incident struct {
 	Outcome string    `json:"outcome"`
 	Signal  *string   `json:"signal"`
 	Detail  string    `json:"detail"`
+	TookMs  float64   `json:"tookMs"` // of "gone"
 }
 
 // names says that the incident names this tenant and nobody else.

@@ -40,6 +40,7 @@ type Placement struct {
 type Reshuffle struct {
 	MaxAge time.Duration // of a process that hosts tenants
 	Jitter int           // per cent of MaxAge that it may end earlier, at random
+	Grace  time.Duration // that WebSockets of a tenant which is moved are let be; 1012 then
 }
 
 // maxNames bounds classes, cordons and labels each.
@@ -103,6 +104,7 @@ func (r *reader) reshuffle() []field {
 	return []field{
 		{"maxAge", r.duration(&s.MaxAge, time.Minute, 30*24*time.Hour)},
 		{"jitter", r.count(&s.Jitter, 0, 90)},
+		{"grace", r.duration(&s.Grace, 0, time.Hour)},
 	}
 }
 

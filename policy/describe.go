@@ -89,6 +89,7 @@ func descriptions() map[string]string {
 		"placement.spread": "processes that the tenants of one cordon and class are spread over before any gets a second tenant",
 
 		"reshuffle.maxAge": "age at which a worker process is replaced and its tenants are spread at random over fresh ones",
+		"reshuffle.grace":  "how long WebSockets of a tenant that is moved are let be before they are closed with 1012",
 		"reshuffle.jitter": "per cent of maxAge that this may happen earlier, at random",
 
 		"suspicion.enabled":  "act on what tenants are seen to do",

@@ -101,7 +101,7 @@ func Preset(name string) (*Policy, error) {
 		Egress:    egress.Default(),
 		Placement: Placement{Spread: 4},
 		Suspicion: suspicion.Default(),
-		Reshuffle: Reshuffle{MaxAge: 24 * time.Hour, Jitter: 25},
+		Reshuffle: Reshuffle{MaxAge: 24 * time.Hour, Jitter: 25, Grace: 30 * time.Second},
 		Classes:   map[string]Class{},
 		Cordons:   map[string]Cordon{},
 		Labels:    map[string][]string{},

@@ -218,7 +218,7 @@ func readPolicy(ctx context.Context, client *orders.Client, b orders.Boot) ([]by
 func serve(client *orders.Client, boot orders.Boot, opt options, pol *policy.Policy, src []byte, listeners []net.Listener, conns, upstreams int, log *slog.Logger) error {
 	events := eventLog(boot, log)
 	defer events.Close()
-	obs := observe.New(log, observe.Options{Events: events})
+	obs := observe.New(log, observe.Options{Events: events, Scripts: scripts(boot, log)})
 	// net/http has remarks about upstreams, which are tenants' perhaps: not a line for each.
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(remarks{obs})
@@ -455,6 +455,19 @@ func eventLog(b orders.Boot, log *slog.Logger) *observe.Events {
 		return nil
 	}
 	return events
+}
+
+// scripts keeps the code of tenants that incidents name, beside the event log; nil without a data directory.
+func scripts(b orders.Boot, log *slog.Logger) *observe.Scripts {
+	if b.DataPath == "" {
+		return nil
+	}
+	s, err := observe.OpenScripts(filepath.Join(dataDir, observe.ScriptsDir))
+	if err != nil {
+		log.Error("the code of tenants that incidents name cannot be kept", "data", b.DataPath, "error", err.Error())
+		return nil
+	}
+	return s
 }
 
 // secretsDir is where tenants' secrets are, encrypted; "" where the gateway can write nowhere.

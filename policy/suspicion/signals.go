@@ -18,6 +18,7 @@ const (
 	Lockstep
 	CPU        // processor time of any kind
 	Kills      // invocations ended for exceeding a limit
+	NearMisses // invocations that came close to a limit and ended well, and looks at which its memory did
 	Aborts     // processes it is held to have ended
 	Churn      // starts of its isolate
 	Wasm       // it may run WebAssembly
@@ -59,6 +60,7 @@ func Kinds() [NumSignals]Kind {
 		Lockstep:   {Name: "lockstepCpu", Unit: "ms", Weight: 0.2, Most: 110, Why: "code ran for requests that each came right after the last answer"},
 		CPU:        {Name: "cpu", Unit: "s", Weight: 0.2, Most: 10, Why: "processor time"},
 		Kills:      {Name: "kills", Weight: 0.5, Most: 15, Why: "invocations exceeded a limit"},
+		NearMisses: {Name: "nearMisses", Weight: 0.1, Most: 4, Why: "it came close to its limits"},
 		Aborts:     {Name: "aborts", Weight: 60, Most: 300, Why: "a process ended that it ran in"},
 		Churn:      {Name: "churn", Weight: 1, Most: 10, Why: "its isolate is started again and again"},
 		Wasm:       {Name: "wasm", Weight: 5, Most: 5, Level: true, Why: "it may run WebAssembly"},

@@ -25,7 +25,7 @@ func of(s Signal, v float64) (out Signals) {
 
 // noise is a great deal of what every tenant does.
 func noise(more Signals) Signals {
-	more[Remote], more[CPU], more[Churn], more[Buffers], more[Kills], more[Wasm] = 5000, 5, 1, 100, 10, 1
+	more[Remote], more[CPU], more[Churn], more[Buffers], more[Kills], more[NearMisses], more[Wasm] = 5000, 5, 1, 100, 10, 10, 1
 	return more
 }
 

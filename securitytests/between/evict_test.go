@@ -54,6 +54,55 @@ func TestAnEvictedTenantLeavesNothingBehind(t *testing.T) {
 	})
 }
 
+// When a suspect's neighbours are reported gone, its process holds nothing of them, in any mapping, while the
+// suspect runs on.
+func TestTheNeighboursOfASuspectLeaveNothingWithIt(t *testing.T) {
+	eachMode(t, func(t *testing.T, rootless bool) {
+		for _, p := range seccomp.Profiles() {
+			t.Run(p.String(), func(t *testing.T) {
+				h := Open(t, p, rootless, "")
+				for round := range 3 {
+					home := h.VisitShared()
+					before := h.Held(home.PID)
+					for _, place := range canary.Places() {
+						if before[place] == 0 {
+							t.Errorf("round %d: the instrument does not find %q in the tenant's own process", round, place)
+						}
+					}
+					suspect := home.Tenants[slices.IndexFunc(home.Tenants, func(id string) bool { return id != "a" })]
+					gone := h.gone()
+					if err := h.AdminPost("/v1/isolate/" + suspect + "?reason=test"); err != nil {
+						t.Fatal(err)
+					}
+					hosttest.Eventually(t, time.Minute, "the neighbours are gone", func() bool { return h.gone() > gone })
+					left := h.Scan(home.PID)
+					t.Logf("round %d: before: %d parts of secrets; with the suspect, once its %d neighbours were gone: %d", round, sum(before), len(home.Tenants)-1, len(left))
+					if len(left) > 0 {
+						t.Errorf("round %d: left behind:\n%s", round, Details(left))
+					}
+					if now, ok := h.ShardOf(suspect); !ok || now.PID != home.PID || len(now.Tenants) != 1 {
+						t.Errorf("round %d: the suspect is in %+v, was in process %d", round, now, home.PID)
+					}
+					if err := h.AdminPost("/v1/release/" + suspect + "?reason=test"); err != nil {
+						t.Fatal(err)
+					}
+					h.ServeNeighbours()
+				}
+			})
+		}
+	})
+}
+
+// gone counts the reports that a suspect's neighbours have left.
+func (h *House) gone() (n int) {
+	for _, i := range h.Incidents() {
+		if i.Kind == "gone" {
+			n++
+		}
+	}
+	return n
+}
+
 // A tenant's secrets are in its own process and in the gateway, and nowhere else: neither in another
 // process of the host nor in what others are answered, told or shown.
 func TestATenantsSecretsAreNowhereElse(t *testing.T) {

@@ -48,6 +48,7 @@ func NewAdmin(opt AdminOptions) *Admin {
 	mux.HandleFunc("GET /v1/tenants", a.tenants)
 	mux.HandleFunc("GET /v1/shards", a.shards)
 	mux.HandleFunc("GET /v1/incidents", a.incidents)
+	mux.HandleFunc("GET /v1/scripts/{hash}", a.script)
 	mux.HandleFunc("GET /v1/logs/{tenant}", a.logs)
 	mux.HandleFunc("GET /v1/policy", a.policy)
 	mux.HandleFunc("POST /v1/policy/reload", a.reloadPolicy)
@@ -207,6 +208,25 @@ func (a *Admin) shards(w http.ResponseWriter, r *http.Request) {
 
 func (a *Admin) incidents(w http.ResponseWriter, _ *http.Request) {
 	adminJSON(w, a.opt.Server.obs.Incidents.List())
+}
+
+// script answers with the code of a tenant that an incident names.
+func (a *Admin) script(w http.ResponseWriter, r *http.Request) {
+	store := a.opt.Server.obs.Scripts
+	if store == nil {
+		adminError(w, http.StatusNotFound, "no scripts are kept: this host has no data directory")
+		return
+	}
+	text, err := store.Read(r.PathValue("hash"))
+	switch {
+	case errors.Is(err, observe.ErrNoScript):
+		adminError(w, http.StatusNotFound, err.Error())
+	case err != nil:
+		adminError(w, http.StatusBadRequest, err.Error())
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(text)
+	}
 }
 
 func (a *Admin) policy(w http.ResponseWriter, _ *http.Request) {

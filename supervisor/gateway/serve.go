@@ -406,6 +406,9 @@ func (c *call) conclude(stream *gatewayside.Stream, instead gen.Outcome) {
 	if instead != gen.Outcome_unknown {
 		o = instead
 	}
+	if o == gen.Outcome_ok {
+		c.s.opt.Pool.NearMiss(c.v, time.Duration(res.CPUMicros)*time.Microsecond)
+	}
 	c.settle(o)
 }
 

@@ -24,11 +24,12 @@ func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 
 // Options bounds what is kept. Zero fields take the default.
 type Options struct {
-	LogBytesPerTenant int     // log text and request ids kept for one tenant, bytes; 256 KiB
-	LogBytes          int     // the same over all tenants, bytes; 64 MiB
-	Incidents         int     // incidents kept; 1024
-	Events            *Events // the event log; may be nil
-	TenantLabels      int     // distinct values of the metric label `tenant`; 200, the others are summed as "_other"
+	LogBytesPerTenant int      // log text and request ids kept for one tenant, bytes; 256 KiB
+	LogBytes          int      // the same over all tenants, bytes; 64 MiB
+	Incidents         int      // incidents kept; 1024
+	Events            *Events  // the event log; may be nil
+	Scripts           *Scripts // keeps the code of tenants that incidents name; may be nil
+	TenantLabels      int      // distinct values of the metric label `tenant`; 200, the others are summed as "_other"
 }
 
 func (o Options) withDefaults() Options {
@@ -53,7 +54,8 @@ type Observer struct {
 	Logs      *Logs
 	Incidents *Incidents
 	Metrics   *Metrics
-	Events    *Events // nil: there is no event log
+	Events    *Events  // nil: there is no event log
+	Scripts   *Scripts // nil: none are kept
 	often     often
 }
 
@@ -66,7 +68,7 @@ func New(log *slog.Logger, o Options) *Observer {
 		Incidents: newIncidents(o.Incidents, log),
 		Metrics:   newMetrics(o.TenantLabels),
 	}
-	ob.Events = o.Events
+	ob.Events, ob.Scripts = o.Events, o.Scripts
 	ob.Incidents.counted = ob.Metrics.incident
 	ob.Incidents.record = func(i Incident) { ob.Events.Add("incident", incidentEvent(i)) }
 	return ob

@@ -22,7 +22,8 @@ const (
 	SpawnFailed    IncidentKind = "spawnFailed"    // no verified shard could be had
 
 	// Measures against a tenant, see detail for who took them and why.
-	Isolated IncidentKind = "isolated" // its neighbours left its process
+	Isolated IncidentKind = "isolated" // its neighbours leave its process
+	Gone     IncidentKind = "gone"     // the last of them has left, and what it left was wiped
 	Released IncidentKind = "released" // it may share a process again
 	Stopped  IncidentKind = "stopped"  // it was ended and does not run
 )
@@ -38,6 +39,10 @@ type Incident struct {
 	Signal  *string      `json:"signal"`  // "SIGSEGV"; null when none ended the process
 	Syscall *string      `json:"syscall"` // "openat" or its number; null when unknown, see detail
 	Detail  string       `json:"detail"`
+	TookMs  float64      `json:"tookMs,omitempty"` // of "gone", from the verdict on
+	// Scripts are the files in the data directory's scripts/ that hold the code of the tenants as it ran,
+	// TENANT.HASH.json; [] where none is kept.
+	Scripts []string `json:"scripts"`
 }
 
 // Incidents is a ring of the latest incidents.
@@ -63,6 +68,9 @@ func (x *Incidents) Add(i Incident) Incident {
 	}
 	if i.Tenants == nil {
 		i.Tenants = []string{} // [] in JSON, not null
+	}
+	if i.Scripts == nil {
+		i.Scripts = []string{}
 	}
 	if i.Outcome == "" {
 		i.Outcome = gen.Outcome_crashed.String()
@@ -97,7 +105,9 @@ func incidentEvent(i Incident) any {
 		Signal   *string      `json:"signal"`
 		Syscall  *string      `json:"syscall"`
 		Detail   string       `json:"detail"`
-	}{i.ID, i.Kind, i.Shard, i.Tenants, i.Outcome, i.Signal, i.Syscall, i.Detail}
+		TookMs   float64      `json:"tookMs,omitempty"`
+		Scripts  []string     `json:"scripts"`
+	}{i.ID, i.Kind, i.Shard, i.Tenants, i.Outcome, i.Signal, i.Syscall, i.Detail, i.TookMs, i.Scripts}
 }
 
 func deref(s *string) string {

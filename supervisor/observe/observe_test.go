@@ -44,13 +44,13 @@ func TestIncidentsKeepTheNewestWithStableNames(t *testing.T) {
 	if err := json.Unmarshal(j, &fields); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"id", "time", "kind", "shard", "tenants", "outcome", "signal", "syscall", "detail"} {
+	for _, name := range []string{"id", "time", "kind", "shard", "tenants", "outcome", "signal", "syscall", "detail", "scripts"} {
 		if _, ok := fields[name]; !ok {
 			t.Errorf("field %q missing in %s", name, j)
 		}
 	}
-	if len(fields) != 9 {
-		t.Errorf("fields = %v, want exactly nine", fields)
+	if len(fields) != 10 {
+		t.Errorf("fields = %v, want exactly ten", fields)
 	}
 	if n := strings.Count(out.String(), `"msg":"incident"`); n != 5 {
 		t.Errorf("%d incidents logged, want 5", n)

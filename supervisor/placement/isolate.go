@@ -46,8 +46,11 @@ func (p *Pool) Isolate(tenant, why, by string) Evacuation {
 	began := time.Now()
 	for _, pl := range p.tenantLocked(tenant) {
 		s := pl.shard
+		if s.cohort != 0 && s.cohort != st.cohort && s.onlyLocked(tenant) {
+			s.cohort = st.cohort // what is left of an isolation before: it is alone there
+		}
 		if s.cohort != 0 && s.cohort != st.cohort {
-			p.leaveLocked(pl) // it is in another suspect's process: that one stays
+			p.leaveLocked(pl, 0) // it is in another suspect's process: that one stays
 			continue
 		}
 		if s.cohort == st.cohort {
@@ -60,7 +63,7 @@ func (p *Pool) Isolate(tenant, why, by string) Evacuation {
 			case other.v.Tenant == tenant || other.gone.Load():
 			case !other.loaded(): // finds at the end of its load that it is not wanted here
 				ev.Busy++
-			case p.leaveLocked(other):
+			case p.leaveLocked(other, 0):
 				ev.Left++
 			default:
 				ev.Busy++
@@ -72,6 +75,16 @@ func (p *Pool) Isolate(tenant, why, by string) Evacuation {
 	p.keepSpareLocked(p.first())
 	p.event(observe.Isolated, st, tenant, fmt.Sprintf("%s (by %s); %d neighbours left at once, %d end their requests first", why, by, ev.Left, ev.Busy), ev.Shards)
 	return ev
+}
+
+// onlyLocked says whether nobody else is in a shard.
+func (s *shard) onlyLocked(tenant string) bool {
+	for _, pl := range s.hosted {
+		if pl.v.Tenant != tenant {
+			return false
+		}
+	}
+	return true
 }
 
 // holdLocked notes a measure. The cohort is new unless the tenant has one of its own already.
@@ -117,9 +130,12 @@ func (p *Pool) vacated(s *shard, tenant string, began time.Time) {
 		room, over := p.room, s.dead || s.cohort == 0
 		p.mu.Unlock()
 		if others == 0 || over {
-			took := time.Since(began)
 			p.opt.Observer.Metrics.Event("gone")
-			p.opt.log().Info("the neighbours are gone", "tenant", tenant, "shard", s.proc.ID, "tookMs", took.Milliseconds())
+			if !over {
+				took := time.Since(began)
+				p.opt.Observer.Incidents.Add(observe.Incident{Kind: observe.Gone, Shard: s.proc.ID, Tenants: []string{tenant}, Outcome: gen.Outcome_ok.String(),
+					Detail: fmt.Sprintf("nothing of a neighbour is left in its process %v after the verdict", took.Round(time.Millisecond)), TookMs: float64(took.Microseconds()) / 1e3})
+			}
 			return
 		}
 		select {
@@ -151,7 +167,7 @@ func (p *Pool) release(tenant, why, by string) error {
 	st.until = time.Now()
 	st.gone = st.until.Add(remembered)
 	p.stopped.Delete(tenant)
-	p.moveLocked(tenant, 0)
+	p.moveLocked(tenant, 0, forever) // whoever talks with it goes on talking
 	p.event(observe.Released, st, tenant, fmt.Sprintf("%s (by %s)", why, by), nil)
 	return nil
 }
@@ -188,7 +204,7 @@ func (p *Pool) refused(tenant string) error {
 	return &LoadError{Tenant: tenant, Outcome: gen.Outcome_killed, Failure: gatewayside.LoadFailure{Outcome: gen.Outcome_killed, Message: message}}
 }
 
-// event records a measure.
+// event records a measure. Caller holds mu.
 func (p *Pool) event(kind observe.IncidentKind, st *standing, tenant, detail string, shards []uint32) {
 	i := observe.Incident{Kind: kind, Tenants: []string{tenant}, Outcome: gen.Outcome_ok.String(), Detail: detail}
 	if len(shards) > 0 {
@@ -197,5 +213,5 @@ func (p *Pool) event(kind observe.IncidentKind, st *standing, tenant, detail str
 	if kind == observe.Stopped {
 		i.Outcome = gen.Outcome_killed.String()
 	}
-	p.opt.Observer.Incidents.Add(i)
+	p.recordLocked(i, nil)
 }

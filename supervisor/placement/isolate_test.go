@@ -141,6 +141,40 @@ func TestTwoSuspectsOfOneShard(t *testing.T) {
 	})
 }
 
+// A conversation of a suspect goes on where it is over its isolation, its release and the next isolation.
+func TestASuspectsConversationOutlivesItsRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pol := parsed(t, "placement: {spread: 1}")
+		pool := newPool(t, &plant{}, func(o *Options) { o.Policy, o.MaxShards = pol, 20 })
+		v := of(pol, "a")
+		talk := take(t, pool, v)
+		take(t, pool, of(pol, "b")).Release()
+		for range 2 {
+			pool.Isolate("a", "x", "y")
+			if err := pool.Release("a", "x", "y"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			if !talk.Alive() || talk.Retired() {
+				t.Fatal("what talks with it is told to go")
+			}
+			beside := take(t, pool, v)
+			if beside.Shard() == talk.Shard() {
+				t.Error("its next request is still alone")
+			}
+			beside.Release()
+		}
+		s := talk.pl.shard
+		talk.Release()
+		synctest.Wait()
+		pool.mu.Lock()
+		defer pool.mu.Unlock()
+		if !s.dead {
+			t.Error("its old process is still there")
+		}
+	})
+}
+
 func TestIsolationOfWhoIsNowhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &plant{}
@@ -236,6 +270,7 @@ func TestReshuffle(t *testing.T) {
 		if _, _, err := pool.Reshuffle(9999); err == nil {
 			t.Error("a shard that is not there was reshuffled")
 		}
+		time.Sleep(time.Minute) // they are moved one after the other
 		synctest.Wait()
 		if !running.Alive() {
 			t.Error("what ran was ended")

@@ -62,7 +62,7 @@ func (p *Pool) SetPolicy(pol *policy.Policy) (moved int) {
 	p.pol.Store(pol)
 	for _, pl := range p.places {
 		if pl.loaded() && p.misplacedLocked(pl) {
-			p.leaveLocked(pl)
+			p.leaveLocked(pl, 0)
 			moved++
 		}
 	}
@@ -88,8 +88,9 @@ func (p *Pool) misplacedLocked(pl *place) bool {
 }
 
 // leaveLocked has a loaded place take no more requests: an idle one is evicted now, a busy one when its
-// last request has ended. The tenant's next request loads it elsewhere.
-func (p *Pool) leaveLocked(pl *place) (idle bool) {
+// last request has ended; WebSockets are ended after grace. The tenant's next request loads it elsewhere.
+func (p *Pool) leaveLocked(pl *place, grace time.Duration) (idle bool) {
+	pl.mercy.Store(int64(time.Since(p.start) + grace))
 	pl.retired.Store(true)
 	if p.claimLocked(pl) {
 		go p.evict(pl)
@@ -130,7 +131,7 @@ func (p *Pool) yieldLocked(w wanted) bool {
 	}
 	fewest.closed = true
 	for _, pl := range fewest.hosted {
-		p.leaveLocked(pl)
+		p.leaveLocked(pl, 0)
 	}
 	return true
 }

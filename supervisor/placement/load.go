@@ -32,18 +32,8 @@ func (p *Pool) load(pl *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer close(pl.ready)
-	if err == nil && !pl.shard.dead {
-		if cohort, _ := p.cohortLocked(pl.v.Tenant); cohort != pl.shard.cohort || p.misplacedLocked(pl) || !p.strangersLocked(pl.v, pl.shard) {
-			// It was accused or released, called by a neighbour, or policy changed, while it was loading: not here.
-			err = fmt.Errorf("load %s: %w", pl.v.Tenant, errShardDied)
-			moved := &place{v: pl.v, shard: pl.shard, handle: pl.handle}
-			pl.shard.hosted[pl.handle] = moved
-			moved.gone.Store(true)
-			go p.evict(moved)
-		}
-	}
-	if err == nil && pl.shard.dead {
-		err = fmt.Errorf("load %s: %w", pl.v.Tenant, errShardDied)
+	if err == nil {
+		err = p.settleLocked(pl)
 	}
 	if err != nil {
 		pl.err = err
@@ -225,7 +215,10 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 		cohort, next := p.cohortLocked(pl.v.Tenant)
 		alone = alone && p.soloLocked() < maxSolo
 		w := p.wants(pl.v)
-		s := p.fitLocked(pl.v, w, cohort, alone)
+		s := p.targetLocked(pl, w, cohort)
+		if s == nil || alone {
+			s = p.fitLocked(pl.v, w, cohort, alone)
+		}
 		if s != nil && !s.used && time.Now().Before(next) {
 			wait := time.Until(next)
 			p.mu.Unlock()
@@ -243,10 +236,14 @@ func (p *Pool) reserve(pl *place, alone bool) (*shard, error) {
 				p.wg.Go(func() { p.evict(victim) })
 			}
 			s.slots++
+			opened := !s.used
 			s.used = true
 			s.cohort = cohort
 			s.cordon = w.cordon
 			s.solo = alone
+			if opened && !alone {
+				p.mixLocked(s, w)
+			}
 			s.mixed = s.mixed || s.guest != "" && s.guest != pl.v.Tenant
 			s.guest = pl.v.Tenant
 			s.handles++
@@ -321,10 +318,14 @@ func (p *Pool) ceiling(cohort uint64) int {
 func (p *Pool) fitLocked(v *tenants.Version, w wanted, cohort uint64, alone bool) *shard {
 	var fit []*shard
 	var spare *shard
-	inUse, spread := 0, 0
+	inUse, spread, alike, there := 0, 0, 0, 0
 	for _, s := range p.shards {
 		if s.used {
 			inUse++
+		}
+		if cohort == 0 && s.alike(w) {
+			alike++
+			there += s.slots
 		}
 		switch {
 		case s.kind != w.kind || s.dead || s.closed || s.solo || s.slots >= w.shard.MaxTenants || s.conn.Err() != nil:
@@ -337,7 +338,7 @@ func (p *Pool) fitLocked(v *tenants.Version, w wanted, cohort uint64, alone bool
 			}
 		}
 	}
-	thin := cohort == 0 && spread < w.spread && spare != nil && inUse < p.ceiling(cohort)
+	thin := cohort == 0 && (spread < w.spread || crowded(w, there, alike)) && spare != nil && inUse < p.ceiling(cohort)
 	if len(fit) > 0 && !alone && !thin {
 		return fit[rand.IntN(len(fit))]
 	}

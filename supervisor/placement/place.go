@@ -14,6 +14,7 @@ type place struct {
 	v      *tenants.Version
 	shard  *shard // guarded by the pool's mu until ready is closed
 	handle uint32 // guarded by the pool's mu until ready is closed
+	to     *shard // where it is to be, if it can; nil: anywhere
 
 	begun chan struct{} // closed when the first attempt at a load takes requests
 	open  bool          // guarded by the pool's mu; the present attempt does
@@ -27,6 +28,7 @@ type place struct {
 	gone     atomic.Bool  // takes no more leases
 	retired  atomic.Bool  // superseded: evict at the last release
 	evicting atomic.Bool
+	mercy    atomic.Int64 // ns since the pool's start, until when WebSockets are let be if retired
 }
 
 // acquire takes a lease and reports whether the place still gives any; it is to be given back if not.
@@ -61,8 +63,11 @@ func (l Lease) Alive() bool { return l.shard.conn.Err() == nil }
 // notLoaded or killed because that failed. Acquire then tells what became of it.
 func (l Lease) Early() bool { return l.early }
 
-// Retired says whether the version, or its place, is on its way out, and waits for its requests in flight.
-func (l Lease) Retired() bool { return l.pl.retired.Load() }
+// Retired says whether the version, or its place, is on its way out, waits for its requests in flight, and has
+// waited for as long as WebSockets are let be.
+func (l Lease) Retired() bool {
+	return l.pl.retired.Load() && time.Since(l.pool.start) >= time.Duration(l.pl.mercy.Load())
+}
 
 // Release gives the lease back, once.
 func (l Lease) Release() {

@@ -43,6 +43,8 @@ type Pool struct {
 	apart     apart                // guarded by mu
 	room      chan struct{}        // guarded by mu; closed and renewed when a slot became free
 	closed    bool                 // guarded by mu
+	moves     []move               // guarded by mu; to be made
+	toMove    chan struct{}        // has one when moves has
 
 	suspects suspects
 	kills    map[string]uint64             // guarded by mu; limits exceeded by a tenant, as last seen
@@ -75,6 +77,7 @@ func New(opt Options) *Pool {
 		kills:     map[string]uint64{},
 		suspects:  suspects{standing: map[string]*suspicion.Standing{}, observed: map[string]suspicion.Signals{}},
 		room:      make(chan struct{}),
+		toMove:    make(chan struct{}, 1),
 	}
 	if opt.Policy != nil {
 		p.pol.Store(opt.Policy)
@@ -83,6 +86,7 @@ func New(opt Options) *Pool {
 	p.wg.Go(p.sweep)
 	p.wg.Go(p.forger)
 	p.wg.Go(p.renew)
+	p.wg.Go(p.mover)
 	p.wg.Go(p.watchTenants)
 	return p
 }

@@ -3,13 +3,14 @@ package placement
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 )
 
 // Whoever has spent days learning where things lie in a process, and who is in it, is to start again:
 // every process has a maximum age, with jitter so that not all end at once, and its tenants are spread
-// at random over others. Requests end where they are; the next ones go elsewhere.
+// at random over others. Requests end where they are; the next ones go elsewhere, where the tenant runs already
+// (move.go). WebSockets are let be for the policy's grace. A suspect who is at work stays where it is: it is
+// alone there, and whoever watches it is not to be shaken off.
 
 const (
 	// reshuffleTick is how often ages are looked at.
@@ -33,7 +34,7 @@ func (p *Pool) renew() {
 		var oldest *shard
 		var why string
 		for _, s := range p.shards {
-			if s.closed || s.dead || !s.used || oldest != nil && !s.born.Before(oldest.born) {
+			if s.closed || s.dead || !s.used || s.heldLocked() || oldest != nil && !s.born.Before(oldest.born) {
 				continue
 			}
 			if age := p.maxAge(s); age > 0 && time.Since(s.born) >= age {
@@ -66,12 +67,26 @@ func (p *Pool) maxAge(s *shard) time.Duration {
 // luck is a shard's share of the jitter, from 0 to 1.
 func luck() float64 { return rand.Float64() }
 
-// retireLocked has a shard take no more tenants and everybody in it leave. It ends with the last.
+// heldLocked says whether a shard is a suspect's who is at work.
+func (s *shard) heldLocked() bool {
+	if s.cohort == 0 {
+		return false
+	}
+	for _, pl := range s.hosted {
+		if pl.refs.Load() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// retireLocked has a shard take no more tenants and everybody in it leave, one after the other. It ends with
+// the last.
 func (p *Pool) retireLocked(s *shard, why string) (leaving int) {
 	s.closed = true
 	for _, pl := range s.hosted {
 		if pl.loaded() && !pl.gone.Load() {
-			p.leaveLocked(pl)
+			p.moveSoonLocked(move{from: pl})
 			leaving++
 		}
 	}
@@ -81,44 +96,28 @@ func (p *Pool) retireLocked(s *shard, why string) (leaving int) {
 	return leaving
 }
 
-// reshufflePause is between two shards of a reshuffle of all, so that their tenants' new starts do not
-// all come at once.
-const reshufflePause = 50 * time.Millisecond
-
-// Reshuffle retires the shards with these ids, or all that host tenants if there are none given, one
-// after the other in random order, and returns how many and how many tenants leave them.
+// Reshuffle retires the shards with these ids, or all that host tenants if there are none given but those of
+// suspects at work, and returns how many and how many tenants leave them, one after the other.
 func (p *Pool) Reshuffle(ids ...uint32) (shards, tenants int, err error) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if len(ids) == 0 {
 		for id, s := range p.shards {
-			if s.used && !s.closed {
+			if s.used && !s.closed && !s.heldLocked() {
 				ids = append(ids, id)
 			}
 		}
 	}
 	for _, id := range ids {
-		if s := p.shards[id]; s == nil {
-			p.mu.Unlock()
+		if p.shards[id] == nil {
 			return 0, 0, fmt.Errorf("no shard %d", id)
 		}
 	}
-	p.mu.Unlock()
-	slices.Sort(ids)
-	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
-	for n, id := range ids {
-		if n > 0 {
-			select {
-			case <-time.After(reshufflePause):
-			case <-p.ctx.Done():
-				return shards, tenants, ErrDraining
-			}
-		}
-		p.mu.Lock()
-		if s := p.shards[id]; s != nil && s.used && !s.closed {
+	for _, id := range ids {
+		if s := p.shards[id]; s.used && !s.closed {
 			tenants += p.retireLocked(s, "an operator asked for it")
 			shards++
 		}
-		p.mu.Unlock()
 	}
 	return shards, tenants, nil
 }

@@ -257,7 +257,10 @@ func (p *Pool) watch(s *shard) {
 			// held against nobody.
 			suspects = s.there
 		}
-		p.opt.Observer.Incidents.Add(s.incident(exit, why, suspects))
+		i := s.incident(exit, why, suspects)
+		p.mu.Lock()
+		p.recordLocked(i, s)
+		p.mu.Unlock()
 	}
 	for _, f := range []*os.File{s.proc.Stderr, s.proc.BlackBox} {
 		if f != nil {

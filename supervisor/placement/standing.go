@@ -72,7 +72,7 @@ func (p *Pool) accuseLocked(suspects []string, proven bool) {
 				st.until = until
 			}
 			st.gone = st.until.Add(remembered)
-			p.moveLocked(suspects[i], st.cohort)
+			p.moveLocked(suspects[i], st.cohort, 0)
 		}
 	}
 	slices.Sort(suspects)
@@ -122,19 +122,13 @@ func (p *Pool) cohortLocked(tenant string) (cohort uint64, next time.Time) {
 }
 
 // moveLocked has a tenant's next requests go to a shard of its cohort. Where it is now its running
-// requests end in peace.
-func (p *Pool) moveLocked(tenant string, cohort uint64) {
+// requests end in peace; WebSockets are ended after grace.
+func (p *Pool) moveLocked(tenant string, cohort uint64, grace time.Duration) {
 	for v, pl := range p.places {
 		if v.Tenant != tenant || !pl.loaded() || pl.shard.cohort == cohort {
 			continue
 		}
-		pl.retired.Store(true)
-		if p.claimLocked(pl) {
-			go p.evict(pl)
-		} else {
-			pl.gone.Store(true)
-			p.removeLocked(pl)
-		}
+		p.leaveLocked(pl, grace)
 	}
 }
 
@@ -152,7 +146,7 @@ func (p *Pool) releaseLocked(now time.Time) {
 			delete(p.standings, id)
 		case st.cohort != 0 && now.After(st.until):
 			st.cohort, st.next = 0, time.Time{}
-			p.moveLocked(id, 0)
+			p.moveLocked(id, 0, p.grace())
 		}
 	}
 }

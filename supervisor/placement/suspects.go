@@ -7,6 +7,7 @@ import (
 
 	"bulkhead/ipc/gatewayside"
 	"bulkhead/policy/suspicion"
+	"bulkhead/supervisor/tenants"
 )
 
 // Tenants at work are looked at several times a second, while their code runs: what is found out when an
@@ -263,6 +264,9 @@ func (p *Pool) tellLocked(s *shard, st gatewayside.Stats) {
 			o[suspicion.Wasm] = 1
 		}
 		o[suspicion.Kills] = p.killsLocked(pl.v.Tenant)
+		if used := t.HeapBytes + t.ExternalBytes; used <= pl.v.Limits.Memory && near(used, pl.v.Limits.Memory) {
+			o[suspicion.NearMisses] = nearLook
+		}
 		p.suspects.add(pl.v.Tenant, o)
 	}
 	for h := range s.told {
@@ -271,6 +275,20 @@ func (p *Pool) tellLocked(s *shard, st gatewayside.Stats) {
 		}
 	}
 }
+
+// NearMiss notes how much CPU an invocation has used that ended well. WebSockets have a budget for each message:
+// of what is above it nothing is taken.
+func (p *Pool) NearMiss(v *tenants.Version, cpu time.Duration) {
+	if limit := v.Limits.CPU; cpu <= limit && near(uint64(cpu), uint64(limit)) {
+		p.Observed(v.Tenant, suspicion.NearMisses, 1)
+	}
+}
+
+// near says whether so much of a limit is close to it: four fifths.
+func near(used, limit uint64) bool { return used >= limit/5*4 }
+
+// nearLook is what a look counts at which a tenant's memory is close to its limit: looks come several times a second.
+const nearLook = 0.25
 
 // maxMillis is more than a shard can have used between two looks.
 const maxMillis = 60_000

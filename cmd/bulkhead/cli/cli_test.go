@@ -252,12 +252,13 @@ func TestQuestions(t *testing.T) {
 	asked := make(chan string, 100)
 	mux := http.NewServeMux()
 	for path, body := range map[string]string{
-		"GET /v1/tenants":   `[{"tenant":"a","version":"0123","shard":4,"state":"loaded","requests":10,"outcomes":{"ok":8,"exception":2},"new":1},{"tenant":"b","state":"failed","shard":null,"version":"\u001b[31m"}]`,
-		"GET /v1/shards":    `[{"id":4,"pid":77,"profile":"jit","sealed":true,"tenants":["a","b"],"isolates":3,"rssBytes":17825792,"heapBytes":1572864,"ageSeconds":61.5}]`,
-		"GET /v1/incidents": `[{"id":"1","time":"2026-01-02T03:04:05Z","kind":"shardDied","shard":4,"tenants":["a"],"outcome":"crashed","signal":"SIGSEGV","syscall":null,"detail":"x\u001b[2Jy"}]`,
-		"GET /v1/logs/a":    `{"seq":1,"time":"2026-01-02T03:04:05Z","level":"warn","text":"one\ntwo\u001b[31m"}` + "\n",
-		"POST /v1/evict/a":  `{"tenant":"a","evicted":1,"busy":0}`,
-		"POST /v1/evict/b":  `{"tenant":"b","evicted":0,"busy":2}`,
+		"GET /v1/tenants":                  `[{"tenant":"a","version":"0123","shard":4,"state":"loaded","requests":10,"outcomes":{"ok":8,"exception":2},"new":1},{"tenant":"b","state":"failed","shard":null,"version":"\u001b[31m"}]`,
+		"GET /v1/shards":                   `[{"id":4,"pid":77,"profile":"jit","sealed":true,"tenants":["a","b"],"isolates":3,"rssBytes":17825792,"heapBytes":1572864,"ageSeconds":61.5}]`,
+		"GET /v1/incidents":                `[{"id":"1","time":"2026-01-02T03:04:05Z","kind":"shardDied","shard":4,"tenants":["a"],"outcome":"crashed","signal":"SIGSEGV","syscall":null,"detail":"x\u001b[2Jy","scripts":["a.0123456789abcdef.json"]}]`,
+		"GET /v1/scripts/0123456789abcdef": `{"tenant":"a","version":"0123456789abcdef","policy":"77","incident":"isolated","time":"2026-01-02T03:04:05Z","env":["KEY"],"main":"worker.js","modules":[{"name":"worker.js","kind":"esModule","text":"let x = 1;\n\tlet y = \"\u001b[2J\";\n"},{"name":"a.wasm","kind":"wasm","bytes":"AGFzbQ=="}]}`,
+		"GET /v1/logs/a":                   `{"seq":1,"time":"2026-01-02T03:04:05Z","level":"warn","text":"one\ntwo\u001b[31m"}` + "\n",
+		"POST /v1/evict/a":                 `{"tenant":"a","evicted":1,"busy":0}`,
+		"POST /v1/evict/b":                 `{"tenant":"b","evicted":0,"busy":2}`,
 
 		"POST /v1/isolate/a":     `{"tenant":"a","shards":[4],"left":3,"busy":1}`,
 		"POST /v1/release/a":     `{"tenant":"a"}`,
@@ -288,7 +289,9 @@ func TestQuestions(t *testing.T) {
 		{[]string{"tenants"}, 0, []string{"TENANT", "a       loaded  4      0123", "exception 2", "b       failed  -"}},
 		{[]string{"tenants", "--json"}, 0, []string{`"new":1`}},
 		{[]string{"shards"}, 0, []string{"4      77   jit      yes     2        3         17.0 MiB  1.5 MiB  1m1s  a b"}},
-		{[]string{"incidents"}, 0, []string{"shardDied", "SIGSEGV", "crashed", "x"}},
+		{[]string{"incidents"}, 0, []string{"shardDied", "SIGSEGV", "crashed", "x", "a.0123456789abcdef.json"}},
+		{[]string{"incidents", "script", "0123456789abcdef"}, 0, []string{"// a, version 0123456789abcdef, under policy 77", "let x = 1;", "4 bytes that are no text", "env: KEY"}},
+		{[]string{"incidents", "script", "a.0123456789abcdef.json"}, 0, []string{"let x = 1;"}},
 		{[]string{"logs", "a"}, 0, []string{"warn  one\n", "two"}},
 		{[]string{"logs", "a", "--json"}, 0, []string{`"seq":1`}},
 		{[]string{"logs", "zz"}, 1, []string{`no tenant "zz"`}},

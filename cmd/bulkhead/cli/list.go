@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,6 +52,7 @@ type incidentRow struct {
 	Signal  *string
 	Syscall *string
 	Detail  string
+	Scripts []string
 }
 
 // listing makes a command that prints one resource as a table or as the host's JSON.
@@ -142,12 +144,60 @@ func shardsCommand() *cobra.Command {
 }
 
 func incidentsCommand() *cobra.Command {
-	return listing("incidents", "List what went wrong in a running host", "/v1/incidents",
-		[]string{"TIME", "KIND", "SHARD", "SIGNAL", "SYSCALL", "OUTCOME", "TENANTS", "DETAIL"},
+	c := listing("incidents", "List what went wrong in a running host", "/v1/incidents",
+		[]string{"TIME", "KIND", "SHARD", "SIGNAL", "SYSCALL", "OUTCOME", "TENANTS", "SCRIPT", "DETAIL"},
 		func(i incidentRow) []string {
 			return []string{i.Time.Local().Format(time.DateTime), i.Kind, strconv.FormatUint(uint64(i.Shard), 10), deref(i.Signal), deref(i.Syscall),
-				i.Outcome, strings.Join(i.Tenants, " "), i.Detail}
+				i.Outcome, strings.Join(i.Tenants, " "), strings.Join(i.Scripts, " "), i.Detail}
 		}, "no incidents")
+	c.Long = "List what went wrong in a running host, and what was done about it, the latest first.\n\n" +
+		"SCRIPT names what was kept of the code of the tenants, as it ran: files in gateway/scripts of the data\n" +
+		"directory, named TENANT.HASH.json, without values of variables. `bulkhead incidents script HASH` prints one."
+	c.AddCommand(scriptCommand())
+	return c
+}
+
+func scriptCommand() *cobra.Command {
+	var f hostFlags
+	c := &cobra.Command{
+		Use: "script HASH", Short: "Print the code of a tenant that an incident names, as it ran", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var s struct {
+				Tenant, Version, Policy, Incident, Main string
+				Time                                    time.Time
+				Env                                     []string
+				Modules                                 []struct {
+					Name, Kind, Text string
+					Bytes            []byte
+				}
+			}
+			hash := strings.TrimSuffix(args[0], ".json") // a whole name will do
+			raw, err := f.get(cmd.Context(), "GET", "/v1/scripts/"+url.PathEscape(hash[strings.LastIndexByte(hash, '.')+1:]), &s)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if f.json {
+				_, err := out.Write(raw)
+				return err
+			}
+			fmt.Fprintf(out, "// %s, version %s, under policy %s; kept %s, when it was first %s\n// main: %s; env: %s\n", doctree.Printable(s.Tenant), doctree.Printable(s.Version),
+				doctree.Printable(s.Policy), s.Time.Local().Format(time.DateTime), doctree.Printable(s.Incident), doctree.Printable(s.Main), doctree.Printable(strings.Join(s.Env, " ")))
+			for _, m := range s.Modules {
+				fmt.Fprintf(out, "\n// ---- %s (%s)\n", doctree.Printable(m.Name), doctree.Printable(m.Kind))
+				if len(m.Bytes) > 0 {
+					fmt.Fprintf(out, "// %d bytes that are no text: see --json\n", len(m.Bytes))
+				}
+				for line := range strings.Lines(m.Text) { // hostile: nothing of it is to reach the terminal but text
+					fmt.Fprintln(out, doctree.Printable(strings.TrimRight(line, "\r\n")))
+				}
+			}
+			return nil
+		},
+	}
+	f.add(c)
+	f.addJSON(c)
+	return c
 }
 
 func deref(s *string) string {
