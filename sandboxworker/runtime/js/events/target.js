@@ -110,7 +110,7 @@ const dispatch = (t, event) => {
   e.target = e.currentTarget = t.wrapper;
   e.phase = 2;
   const list = ArraySlice(t.listeners);
-  for (let round = 0; round < 2; round++) { // capturing ones first, as at a target in a tree
+  for (let round = 0; round < 2 && !e.stopped; round++) { // capturing ones first, as at a target in a tree
     for (let i = 0; i < list.length && !e.stoppedNow; i++) {
       const l = list[i];
       if (l.removed || l.type !== e.type || l.capture !== (round === 0)) continue;
@@ -119,7 +119,6 @@ const dispatch = (t, event) => {
       invoke(t, l.callback, event, e);
       e.passive = false;
     }
-    if (e.stopped) break;
   }
   e.phase = 0;
   e.currentTarget = null;
