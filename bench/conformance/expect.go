@@ -92,8 +92,8 @@ type unexpected struct {
 }
 
 // judge counts the results and holds them against the list.
-func judge(results []result, skipped map[string]int, expected []*expectation, hash string, took time.Duration) *report {
-	r := &report{PolicyHash: hash, Seconds: took.Seconds(), Files: results, Skipped: skipped, Expected: map[string]int{}, Dirs: []dirCount{}, Unexpected: []unexpected{}}
+func judge(results []result, skipped map[string]int, expected []*expectation, areas []string, hash string, took time.Duration) *report {
+	r := &report{PolicyHash: hash, Seconds: took.Seconds(), Files: results, Skipped: skipped, Expected: map[string]int{}, Dirs: []dirCount{}, Areas: []dirCount{}, Unexpected: []unexpected{}}
 	failed := func(file, name, why string) {
 		reason := ""
 		for _, e := range expected {
@@ -140,6 +140,17 @@ func judge(results []result, skipped map[string]int, expected []*expectation, ha
 		r.Dirs = append(r.Dirs, *d)
 		r.Pass += d.Pass
 		r.Total += d.Total
+	}
+	for _, area := range areas {
+		sum := dirCount{Dir: path.Clean(area)}
+		for _, d := range r.Dirs {
+			if d.Dir == sum.Dir || strings.HasPrefix(d.Dir, sum.Dir+"/") {
+				sum.Files, sum.Pass, sum.Total = sum.Files+d.Files, sum.Pass+d.Pass, sum.Total+d.Total
+			}
+		}
+		if sum.Files > 0 {
+			r.Areas = append(r.Areas, sum)
+		}
 	}
 	slices.SortFunc(r.Dirs, func(a, b dirCount) int { return strings.Compare(a.Dir, b.Dir) })
 	for _, e := range expected {

@@ -145,7 +145,7 @@ func conformance(ctx context.Context, o options, explicit bool, progress io.Writ
 	if err != nil {
 		return nil, err
 	}
-	return judge(results, found.skipped, expected, h.policyHash, time.Since(start)), nil
+	return judge(results, found.skipped, expected, o.only, h.policyHash, time.Since(start)), nil
 }
 
 // report is what a run came to; its JSON is for machines, and its names are stable.
@@ -155,6 +155,7 @@ type report struct {
 	Pass       int            `json:"pass"`  // subtests
 	Total      int            `json:"total"` // subtests, and one for each file that did not end in order
 	Dirs       []dirCount     `json:"dirs"`
+	Areas      []dirCount     `json:"areas"` // the same, summed by what was asked for: the default list, or -only
 	Files      []result       `json:"files"`
 	Skipped    map[string]int `json:"skipped"` // files by reason
 	Expected   map[string]int `json:"expected"`
@@ -175,6 +176,12 @@ func (r *report) print(w io.Writer) {
 	}
 	for _, d := range r.Dirs {
 		row(d.Dir, d.Files, d.Pass, d.Total)
+	}
+	if len(r.Areas) > 1 {
+		fmt.Fprintln(w)
+		for _, d := range r.Areas {
+			row(d.Dir, d.Files, d.Pass, d.Total)
+		}
 	}
 	row("all", len(r.Files), r.Pass, r.Total)
 	counts := func(title string, m map[string]int) {

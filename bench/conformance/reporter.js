@@ -4,7 +4,9 @@
 import source from "./test.txt";
 
 const environment = (base, title) => {
-  const location = new URL(base);
+  const url = new URL(base), location = {};
+  for (const k of ["href", "origin", "protocol", "host", "hostname", "port", "pathname", "search", "hash"]) location[k] = url[k];
+  Object.defineProperty(location, "toString", { value: () => url.href }); // no URL: a WorkerLocation has no searchParams
   const define = (name, value) => Object.defineProperty(globalThis, name, { value, writable: true, configurable: true });
   define("location", location);
   define("META_TITLE", title);
@@ -13,7 +15,7 @@ const environment = (base, title) => {
   // granted: theirs are resolved against the test's place, and nothing else of the two is changed.
   const resolve = (input) => {
     if (typeof input !== "string") return input;
-    try { return new URL(input, location).href; } catch { return input; }
+    try { return new URL(input, url).href; } catch { return input; }
   };
   const { apply, construct } = Reflect, OwnRequest = Request;
   define("Request", new Proxy(OwnRequest, {
@@ -30,7 +32,7 @@ const SUBTEST = { PASS: 0, FAIL: 1, TIMEOUT: 2, NOTRUN: 3, PRECONDITION_FAILED: 
 // Text of a result goes out as JSON: half a surrogate pair would not.
 const text = (x) => String(x ?? "").toWellFormed().slice(0, 2000);
 
-const run = (timeout) => new Promise((resolve, reject) => {
+const run = (timeout, location) => new Promise((resolve, reject) => {
   globalThis.__conformance_ready = () => {
     delete globalThis.__conformance_ready;
     globalThis.add_completion_callback((tests, status) => resolve({
@@ -41,7 +43,8 @@ const run = (timeout) => new Promise((resolve, reject) => {
     setTimeout(() => globalThis.timeout(), timeout);
   };
   try {
-    Function(source).call(globalThis);
+    // Errors say where they happened: at the test's own address, as in a browser.
+    Function(`${source}\n//# sourceURL=${location.origin}${location.pathname}`).call(globalThis);
   } catch (error) {
     if (globalThis.__conformance_ready) return reject(error); // nothing was run: a SyntaxError
     // What had ended before it is kept: the harness takes it as a page's uncaught exception.
@@ -56,7 +59,7 @@ export default {
     const { headers } = request, reply = Response;
     environment(headers.get("x-base"), decodeURIComponent(headers.get("x-title")));
     try {
-      return new reply(JSON.stringify(await run(Number(headers.get("x-timeout")))));
+      return new reply(JSON.stringify(await run(Number(headers.get("x-timeout")), globalThis.location)));
     } catch (error) {
       return new reply(JSON.stringify({ harness: "ERROR", message: text(`the file threw ${error?.name}: ${error?.message}`), subtests: [] }));
     }

@@ -8,6 +8,8 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -209,6 +211,7 @@ func importDER(c *cryptoCall) ([][]byte, error) {
 		}
 		return c.private(k)
 	case "spki":
+		c.field[0] = uncompressedSPKI(c.word[0], c.field[0])
 		k, err := c.publicKey(0)
 		if err != nil {
 			return nil, err
@@ -238,11 +241,52 @@ func (c *cryptoCall) importPublic(name string, b []byte) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := ecdsa.ParseUncompressedPublicKey(curve, b)
+	k, err := ecdsa.ParseUncompressedPublicKey(curve, uncompressed(curve, b))
 	if err != nil {
 		return nil, errKey
 	}
 	return c.public(k)
+}
+
+// uncompressed gives a compressed point (SEC 1, section 2.3.4) in full; what is none is left as it is.
+func uncompressed(curve elliptic.Curve, b []byte) []byte {
+	if len(b) == 0 || b[0] == 4 {
+		return b
+	}
+	x, y := elliptic.UnmarshalCompressed(curve, b)
+	if x == nil {
+		return b
+	}
+	size := (curve.Params().BitSize + 7) / 8
+	out := make([]byte, 1+2*size)
+	out[0] = 4
+	x.FillBytes(out[1 : 1+size])
+	y.FillBytes(out[1+size:])
+	return out
+}
+
+// uncompressedSPKI does so inside a SubjectPublicKeyInfo: crypto/x509 reads only points in full.
+func uncompressedSPKI(name string, der []byte) []byte {
+	curve, err := curveOf(name)
+	if err != nil {
+		return der
+	}
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if rest, err := asn1.Unmarshal(der, &info); err != nil || len(rest) > 0 || info.Key.BitLength%8 != 0 {
+		return der
+	}
+	full := uncompressed(curve, info.Key.Bytes)
+	if len(full) == len(info.Key.Bytes) {
+		return der
+	}
+	info.Key = asn1.BitString{Bytes: full, BitLength: 8 * len(full)}
+	if out, err := asn1.Marshal(info); err == nil {
+		return out
+	}
+	return der
 }
 
 // importEC takes the parts of a JWK of type EC or OKP. With d it is a private key, whose public part

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
@@ -8,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/asn1"
+	"encoding/hex"
 	"errors"
 	"math/big"
 )
@@ -24,17 +26,11 @@ func (c *cryptoCall) params() (name string, h crypto.Hash, digest []byte, pss *r
 	digest = sum(h.New(), c.field[len(c.field)-1])
 	salt, err := c.number(2)
 	pss = &rsa.PSSOptions{SaltLength: salt, Hash: h}
-	if salt == 0 {
-		pss.SaltLength = noSalt
-	}
 	return
 }
 
-// noSalt: in rsa.PSSOptions 0 means "as long as possible". A salt of no bytes cannot be asked for when
-// signing; verifying finds its length by itself and it is compared there.
+// noSalt: what rsa.PSSOptions takes for "as long as possible" is a salt of no bytes here (cryptopss.go).
 const noSalt = rsa.PSSSaltLengthAuto
-
-var errNoSalt = errors.New("RSA-PSS without a salt is not supported")
 
 func sign(c *cryptoCall) ([][]byte, error) {
 	name, h, digest, pss, err := c.params()
@@ -56,9 +52,10 @@ func sign(c *cryptoCall) ([][]byte, error) {
 	case *rsa.PrivateKey:
 		if name == "RSA-PSS" {
 			if pss.SaltLength == noSalt {
-				return nil, errNoSalt
+				out, err = signNoSalt(k, h, digest)
+			} else {
+				out, err = rsa.SignPSS(rand.Reader, k, h, digest, pss)
 			}
-			out, err = rsa.SignPSS(rand.Reader, k, h, digest, pss)
 		} else {
 			out, err = rsa.SignPKCS1v15(nil, k, h, digest)
 		}
@@ -95,7 +92,7 @@ func verify(c *cryptoCall) ([][]byte, error) {
 	sig, good := c.field[1], false
 	switch k := k.(type) {
 	case ed25519.PublicKey:
-		good = len(sig) == ed25519.SignatureSize && ed25519.Verify(k, c.field[2], sig)
+		good = len(sig) == ed25519.SignatureSize && !smallOrder(k) && !smallOrder(sig[:32]) && ed25519.Verify(k, c.field[2], sig)
 	case *ecdsa.PublicKey:
 		if n := (k.Params().N.BitLen() + 7) / 8; len(sig) == 2*n {
 			der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(sig[:n]), new(big.Int).SetBytes(sig[n:])})
@@ -104,9 +101,10 @@ func verify(c *cryptoCall) ([][]byte, error) {
 	case *rsa.PublicKey:
 		if name == "RSA-PSS" {
 			if pss.SaltLength == noSalt {
-				return nil, errNoSalt
+				good = verifyNoSalt(k, h, digest, sig)
+			} else {
+				good = rsa.VerifyPSS(k, h, digest, sig, pss) == nil
 			}
-			good = rsa.VerifyPSS(k, h, digest, sig, pss) == nil
 		} else {
 			good = rsa.VerifyPKCS1v15(k, h, digest, sig) == nil
 		}
@@ -119,6 +117,33 @@ func verify(c *cryptoCall) ([][]byte, error) {
 		c.note = "0"
 	}
 	return nil, nil
+}
+
+// smallOrders are the points of small order of edwards25519 as they may be encoded, without the sign:
+// each signs for many messages, or for all, and WebCrypto has them refused (https://w3c.github.io/webcrypto/#ed25519-operations-verify).
+var smallOrders = func() (all [][]byte) {
+	for _, s := range []string{
+		"0000000000000000000000000000000000000000000000000000000000000000",
+		"0100000000000000000000000000000000000000000000000000000000000000",
+		"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // p-1, p and p+1
+		"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	} {
+		b, _ := hex.DecodeString(s)
+		all = append(all, b)
+	}
+	return
+}()
+
+func smallOrder(point []byte) bool {
+	for _, s := range smallOrders {
+		if bytes.Equal(point[:31], s[:31]) && point[31]&0x7f == s[31] {
+			return true
+		}
+	}
+	return false
 }
 
 func oaepEncrypt(c *cryptoCall) ([][]byte, error) {

@@ -36,7 +36,12 @@ Headers new/0 append/2 delete/1 get/1 getSetCookie/0 has/1 set/2 entries/0 forEa
 MessageChannel new/0 port1 port2
 MessageEvent:Event new/1 data origin lastEventId source ports initMessageEvent/1
 MessagePort:EventTarget illegal postMessage/1 start/0 close/0 onmessage= onmessageerror= onclose=
-Performance:EventTarget illegal now/0 timeOrigin toJSON/0
+FileReader:EventTarget new/0 readAsArrayBuffer/1 readAsBinaryString/1 readAsText/1 readAsDataURL/1 abort/0 readyState result error onloadstart= onprogress= onload= onabort= onerror= onloadend= const.EMPTY const.LOADING const.DONE
+Performance:EventTarget illegal now/0 timeOrigin toJSON/0 getEntries/0 getEntriesByType/1 getEntriesByName/1 mark/1 clearMarks/0 measure/1 clearMeasures/0
+PerformanceEntry illegal name entryType startTime duration toJSON/0
+PerformanceMark:PerformanceEntry new/1 detail
+PerformanceMeasure:PerformanceEntry illegal detail
+ProgressEvent:Event new/1 lengthComputable loaded total
 PromiseRejectionEvent:Event new/2 promise reason
 ReadableByteStreamController illegal byobRequest desiredSize close/0 enqueue/1 error/0
 ReadableStream new/0 static.from/1 locked cancel/0! getReader/0 pipeThrough/1 pipeTo/1! tee/0 values/0 @values
@@ -53,7 +58,7 @@ TextEncoder new/0 encoding encode/0 encodeInto/2
 TextEncoderStream new/0 encoding readable writable
 TransformStream new/0 readable writable
 TransformStreamDefaultController illegal desiredSize enqueue/0 error/0 terminate/0
-URL new/1 static.parse/1 static.canParse/1 href= origin protocol= username= password= host= hostname= port= pathname= search= searchParams hash= toJSON/0
+URL new/1 static.parse/1 static.canParse/1 static.createObjectURL/1 static.revokeObjectURL/1 href= origin protocol= username= password= host= hostname= port= pathname= search= searchParams hash= toJSON/0
 URLPattern new/0 test/0 exec/0 protocol username password hostname port pathname search hash hasRegExpGroups
 URLSearchParams new/0 size append/2 delete/1 get/1 getAll/1 has/1 set/2 sort/0 toString/0 entries/0 forEach/1 keys/0 values/0 @entries
 WritableStream new/0 locked abort/0! close/0! getWriter/0

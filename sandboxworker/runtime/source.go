@@ -38,6 +38,8 @@ var units = []unit{
 	{"mimeUnit", []string{"fetch/mime.js"}},
 	{"dataUnit", []string{"fetch/data.js"}},
 	{"blobUnit", []string{"fetch/blob.js", "fetch/formdata.js", "fetch/multipart.js"}},
+	{"blobURLUnit", []string{"fetch/bloburl.js"}},
+	{"readerUnit", []string{"fetch/reader.js"}},
 	{"inspectUnit", []string{"console/inspect.js", "console/describe.js"}},
 	{"consoleUnit", []string{"console/console.js"}},
 	{"cryptoUnit", []string{"crypto/crypto.js", "crypto/algorithms.js", "crypto/keys.js", "crypto/subtle.js"}},

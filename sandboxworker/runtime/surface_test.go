@@ -75,13 +75,14 @@ const objects = {
   Crypto: () => theCrypto, SubtleCrypto: () => theCrypto.subtle, CryptoKey: () => theKey, Performance: () => thePerformance, Navigator: () => theNavigator, ArrayBuffer: () => new ArrayBuffer(8), console: () => console,
   URLPattern: () => new URLPattern({ pathname: "/a" }), MessageChannel: () => new MessageChannel(), MessagePort: () => new MessageChannel().port1,
   WebSocket: () => Object.values(new WebSocketPair())[0], CompressionStream: () => new CompressionStream("gzip"), DecompressionStream: () => new DecompressionStream("gzip"),
+  FileReader: () => new FileReader(), ProgressEvent: () => new ProgressEvent("x"), PerformanceEntry: () => thePerformance.mark("m"), PerformanceMark: () => thePerformance.mark("m"), PerformanceMeasure: () => thePerformance.measure("m"),
   HTMLRewriter: () => new HTMLRewriter(), Cache: () => theCaches.default, CacheStorage: () => theCaches,
   scheduler: () => theScheduler, ExecutionContext: () => theContext, ctx: () => theContext, request: () => theRequest, "new Headers()": () => new Headers({ a: "b" }).entries(), "new URLSearchParams()": () => new URLSearchParams("a=1").keys(),
   "new FormData()": () => objects.FormData().values(), streamValues: () => objects.ReadableStream().values(), size: () => undefined,
 };
 let theKey, theContext, theRequest;
 const receiverOf = (e) => (e.owner === "" ? () => undefined : objects[e.owner.split(".")[0]]);
-const firstOf = (e) => () => (e.path.startsWith("crypto.subtle") || e.path.includes("SubtleCrypto") ? "HMAC" : e.path.includes("addEventListener") ? "x" : e.path === "setTimeout" || e.path === "setInterval" ? () => {} : e.path.includes("Blob") || e.path.includes("File") ? ["b"] : e.path === "URL" || e.path === "fetch" ? "http://a.example/" : "a");
+const firstOf = (e) => () => (e.path.startsWith("crypto.subtle") || e.path.includes("SubtleCrypto") ? "HMAC" : e.path.includes("addEventListener") ? "x" : e.path === "setTimeout" || e.path === "setInterval" ? () => {} : e.path.startsWith("FileReader.") || e.path.includes("createObjectURL") ? new Blob(["b"]) : e.path.includes("Blob") || e.path.includes("File") ? ["b"] : e.path === "URL" || e.path === "fetch" ? "http://a.example/" : "a");
 let entries;
 `
 
@@ -130,7 +131,7 @@ func TestSurface(t *testing.T) {
 		if testing.Verbose() {
 			fmt.Fprintln(os.Stderr, "matrix:", name)
 		}
-		if i%40 == 39 {
+		if i%20 == 19 {
 			w.iso.Dispose() // what one function leaves behind is no other's affair for long
 			w = load()
 		}

@@ -17,6 +17,33 @@ func TestWebPlatform(t *testing.T) {
 			throws(() => request.headers.set("a", "b"), TypeError, "immutable"); eq(new Headers(request.headers).has("a"), false, "copy");
 			eq(Object.prototype.toString.call(h[Symbol.iterator]()), "[object Headers Iterator]", "iterator tag"); eq(new Headers([["a", "1"], ["A", "2"]]).get("a"), "1, 2", "pairs");
 			throws(() => Headers.prototype.get.call({}, "a"), TypeError, "brand"); eq(new Headers({ a: "\u00e9" }).get("a"), "\u00e9", "latin1");`},
+		{"a record of headers is converted key by key", `
+			const log = [], p = new Proxy({ a: "b", "\uFFFF": "d" }, { get(t, k) { log.push("get " + String(k)); return t[k]; }, ownKeys(t) { log.push("keys"); return Reflect.ownKeys(t); }, getOwnPropertyDescriptor(t, k) { log.push("own " + k); return Reflect.getOwnPropertyDescriptor(t, k); } });
+			throws(() => new Headers(p), TypeError, "no bytes"); eq(log, ["get Symbol(Symbol.iterator)", "keys", "own a", "get a", "own \uFFFF"], "order");
+			throws(() => new Request("http://x/", { mode: "no-cors", method: "PUT" }), TypeError, "no-cors"); throws(() => new Request("http://x/", { method: "POST", keepalive: true, body: new ReadableStream() }), TypeError, "keepalive");`},
+		{"file reader", `
+			const read = (how, blob, ...more) => new Promise((done, no) => { const r = new FileReader(); r.onload = () => done(r.result); r.onerror = () => no(r.error); r[how](blob, ...more); });
+			eq(await read("readAsDataURL", new Blob(["TEST"])), "data:application/octet-stream;base64,VEVTVA==", "data URL"); eq(await read("readAsBinaryString", new Blob(["\u03c3"])), "\xcf\x83", "binary string");
+			eq(await read("readAsText", new Blob([new Uint8Array([0xfe, 0xff, 0, 65])]), "latin1"), "A", "byte order mark"); eq(await read("readAsText", new Blob([new Uint8Array([0xe4])], { type: "text/plain;charset=latin1" })), "\u00e4", "charset"); eq((await read("readAsArrayBuffer", new Blob(["TEST"]))).byteLength, 4, "buffer");
+			const r = new FileReader(), seen = []; for (const n of ["loadstart", "progress", "load", "loadend", "abort"]) r.addEventListener(n, (e) => { seen.push(n + e.loaded + "/" + e.total + (e instanceof ProgressEvent)); Promise.resolve().then(() => seen.push("-")); });
+			r.readAsText(new Blob(["xy"])); eq(r.readyState, 1, "loading"); throws(() => r.readAsText(new Blob()), "InvalidStateError", "busy"); await new Promise((done) => { r.onloadend = done; });
+			eq(seen.join(" "), "loadstart0/2true - progress2/2true - load2/2true - loadend2/2true -", "each event is a task"); eq([r.readyState, r.result], [2, "xy"], "done");
+			seen.length = 0; r.onloadend = null; r.readAsText(new Blob(["z"])); r.abort(); await scheduler.wait(1); eq(seen.join(" "), "abort0/0true loadend0/0true - -", "aborted"); eq(r.result, null, "no result"); throws(() => r.readAsText({}), TypeError, "no Blob");`},
+		{"blob URLs", `
+			const u = URL.createObjectURL(new Blob(["abcdef"], { type: "image/png" })); ok(/^blob:null\/[0-9a-f-]{36}$/.test(u), u); const a = await fetch(u + "#x"); eq([await a.text(), a.headers.get("content-type"), a.url], ["abcdef", "image/png", u], "fetched");
+			const part = await fetch(u, { headers: { Range: "bytes=1-2" } }); eq([part.status, await part.text(), part.headers.get("content-range")], [206, "bc", "bytes 1-2/6"], "range"); eq(await (await fetch(u, { headers: { range: "bytes=-2" } })).text(), "ef", "suffix");
+			for (const range of ["bytes=6-", "bytes=-", "bytes=2-1", "x=1-2", "bytes=0-1,2-3", "bytes=-0"]) await rejects(fetch(u, { headers: { range } }), TypeError, range);
+			for (const method of ["HEAD", "POST"]) await rejects(fetch(u, { method }), TypeError, method); await rejects(fetch(u + "?q"), TypeError, "query"); URL.revokeObjectURL(u + "#x"); const kept = new Request(u); URL.revokeObjectURL(u); await rejects(fetch(u), TypeError, "revoked"); eq(await (await fetch(kept)).text(), "abcdef", "the request has the Blob"); throws(() => URL.createObjectURL({}), TypeError, "no Blob");
+			eq(await new Blob(["0123456789"]).slice(1.5, -2.5).text(), "234567", "slice rounds to even"); const f = new FormData(); f.append("a", new File(["x"], "n", { lastModified: 123 }), "custom"); eq([f.get("a").name, f.get("a").lastModified], ["custom", 123], "renamed");`},
+		{"user timing", `
+			const m = performance.mark("a", { startTime: 5, detail: { x: 1 } }), me = performance.measure("m", { start: "a", duration: 7, detail: "d" }); eq(me, { name: "m", entryType: "measure", startTime: 5, duration: 7, detail: "d" }, "measure"); eq(performance.getEntriesByName("a")[0] === m, true, "by name");
+			performance.mark("b"); performance.measure("n", "a", "b"); eq(performance.getEntriesByType("measure").length, 2, "by type"); performance.clearMeasures("m"); eq(performance.getEntriesByType("measure").map((e) => e.name), ["n"], "cleared"); throws(() => performance.measure("x", "none"), "SyntaxError", "no such mark");
+			throws(() => performance.mark("x", { startTime: -1 }), TypeError, "negative"); throws(() => performance.measure("x", { duration: 1 }), TypeError, "neither"); throws(() => performance.measure("x", { start: 1 }, "a"), TypeError, "both"); throws(() => performance.mark("x", { detail() {} }), "DataCloneError", "detail");
+			for (let i = 0; i < 11000; i++) performance.mark("many"); ok(performance.getEntries().length <= 10000, "bounded"); performance.clearMarks(); performance.clearMeasures(); eq(performance.getEntries(), [], "all cleared"); ok(isSecureContext, "secure");`},
+		{"where an error was", `
+			const at = await new Promise((done) => { addEventListener("error", (e) => { e.preventDefault(); done([e.filename, e.lineno > 0, e.colno > 0]); }, { once: true }); reportError(1); }); eq(at, ["worker.js", true, true], "reportError");
+			const late = await new Promise((done) => { addEventListener("error", (e) => { e.preventDefault(); done([e.message, e.filename, e.lineno > 0]); }, { once: true }); setTimeout(() => { throw new Error("x"); }); }); eq(late, ["Uncaught Error: x", "worker.js", true], "a timer");
+			const t = new EventTarget(), e = new Event("x"); let n = 0; t.addEventListener("x", () => n++, true); e.stopPropagation(); t.dispatchEvent(e); eq(n, 0, "stopped before it began");`},
 		{"request", `
 			const r = new Request("http://a.b/c?d#e", { method: "post", body: "x", headers: { q: "1" } });
 			eq([r.method, r.url, r.headers.get("content-type"), r.headers.get("q")], ["POST", "http://a.b/c?d#e", "text/plain;charset=UTF-8", "1"], "fields");

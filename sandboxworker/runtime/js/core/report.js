@@ -72,10 +72,36 @@ const describeKind = (v) => {
   }
 };
 
+// placeOf reads file, line and column of the first frame that is not the runtime's from a stack.
+const placeOf = (stack) => {
+  const none = { __proto__: null, filename: "", lineno: 0, colno: 0 };
+  if (typeof stack !== "string" || !readable(stack)) return none;
+  for (let from = 0; from <= stack.length;) {
+    let end = StringIndexOf(stack, "\n", from);
+    if (end < 0) end = stack.length;
+    let line = StringSlice(stack, from, end);
+    from = end + 1;
+    if (!StringStartsWith(line, "    at ") || StringIncludes(line, "bulkhead:runtime:")) continue;
+    if (StringEndsWith(line, ")")) line = StringSlice(line, 0, line.length - 1);
+    const last = StringLastIndexOf(line, ":"), before = StringLastIndexOf(line, ":", last - 1);
+    const lineno = +StringSlice(line, before + 1, last), colno = +StringSlice(line, last + 1);
+    if (before < 0 || !(lineno > 0) || !(colno > 0)) continue;
+    const open = StringLastIndexOf(line, " (", before);
+    return { __proto__: null, filename: StringToWellFormed(StringSlice(line, open < 0 ? 7 : open + 2, before)), lineno, colno };
+  }
+  return none;
+};
+// hereOf is placeOf the code that called the runtime.
+const hereOf = () => {
+  const holder = { __proto__: null };
+  ErrorCaptureStackTrace(holder);
+  return placeOf(holder.stack);
+};
+
 // reportException is https://html.spec.whatwg.org/#report-an-exception: the error event first, the log
 // if nobody handled it.
 let reporting = false;
-const reportException = (error) => {
+const reportException = (error, asked = false) => {
   const inv = currentInvocation();
   if (!reporting && eventsUnit.loaded) {
     const { ErrorEvent, globalTarget, hasListener, fire } = eventsUnit.get();
@@ -84,7 +110,8 @@ const reportException = (error) => {
       try {
         let message = "Uncaught";
         try { message = `Uncaught ${isObject(error) && host.classOf(error) === "NativeError" ? ErrorToString(error) : describeError(error)}`; } catch { /* keep */ }
-        if (!fire(globalTarget, new ErrorEvent("error", { __proto__: null, message, error, cancelable: true }))) return;
+        const { filename, lineno, colno } = asked ? hereOf() : host.classOf(error) === "NativeError" ? placeOf(tryGet(error, "stack")) : placeOf(undefined);
+        if (!fire(globalTarget, new ErrorEvent("error", { __proto__: null, message, filename, lineno, colno, error, cancelable: true }))) return;
       } finally {
         reporting = false;
       }

@@ -1,7 +1,5 @@
 // Crypto and CryptoKey (https://w3c.github.io/webcrypto/).
 
-const hexByte = (b) => StringPadStart(NumberToString(b, 16), 2, "0");
-
 class Crypto {
   #brand;
   constructor() { if (arguments[0] !== kInternal) throw illegalConstructor(); }
@@ -22,13 +20,7 @@ class Crypto {
   }
   randomUUID() {
     void this.#brand;
-    const b = new Uint8Array(16);
-    host.randomFill(b);
-    b[6] = (b[6] & 0x0f) | 0x40;
-    b[8] = (b[8] & 0x3f) | 0x80;
-    let out = "";
-    for (let i = 0; i < 16; i++) out += (i === 4 || i === 6 || i === 8 || i === 10 ? "-" : "") + hexByte(b[i]);
-    return out;
+    return randomUUIDText();
   }
 }
 defineInterface(Crypto, "Crypto");

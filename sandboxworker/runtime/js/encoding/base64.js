@@ -69,6 +69,19 @@ const { btoa, atob } = {
   },
 };
 
+// randomUUIDText is a version 4 UUID (RFC 9562, section 5.4).
+const randomUUIDText = () => {
+  const b = new Uint8Array(16);
+  host.randomFill(b);
+  b[6] = (b[6] & 0x0f) | 0x40;
+  b[8] = (b[8] & 0x3f) | 0x80;
+  let out = "";
+  for (let i = 0; i < 16; i++) {
+    out += (i === 4 || i === 6 || i === 8 || i === 10 ? "-" : "") + StringPadStart(NumberToString(b[i], 16), 2, "0");
+  }
+  return out;
+};
+
 const base64url = (u8) => encodeBase64(TypedArrayLength(u8), (i) => u8[i],
   "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", "");
 const fromBase64url = (s) => {

@@ -8,6 +8,9 @@ class ServiceWorkerGlobalScope extends WorkerGlobalScope {}
 defineInterface(WorkerGlobalScope, "WorkerGlobalScope");
 defineInterface(ServiceWorkerGlobalScope, "ServiceWorkerGlobalScope");
 
+const scopeNames = ObjectKeys(scopeAttributes);
+for (let i = 0; i < scopeNames.length; i++) ObjectDefineProperty(WorkerGlobalScope.prototype, scopeNames[i], scopeAttributes[scopeNames[i]]);
+
 // The global becomes an instance of them here: nobody can have asked before the unit was made. What a
 // tenant did to its prototype meanwhile stays.
 if (ObjectGetPrototypeOf(global) === globalPrototype) ReflectSetPrototypeOf(global, ServiceWorkerGlobalScope.prototype);

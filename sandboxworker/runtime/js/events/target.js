@@ -111,7 +111,7 @@ const dispatch = (t, event, returned) => {
   e.target = e.currentTarget = t.wrapper;
   e.phase = 2;
   const list = ArraySlice(t.listeners);
-  for (let round = 0; round < 2; round++) { // capturing ones first, as at a target in a tree
+  for (let round = 0; round < 2 && !e.stopped; round++) { // capturing ones first, as at a target in a tree
     for (let i = 0; i < list.length && !e.stoppedNow; i++) {
       const l = list[i];
       if (l.removed || l.type !== e.type || l.capture !== (round === 0)) continue;
@@ -121,7 +121,6 @@ const dispatch = (t, event, returned) => {
       if (returned !== undefined) returned[returned.length] = result;
       e.passive = false;
     }
-    if (e.stopped) break;
   }
   e.phase = 0;
   e.currentTarget = null;

@@ -40,6 +40,12 @@ const nativeEndings = (s) => {
   return from === 0 ? s : out + StringSlice(s, from);
 };
 
+// roundEven is what [Clamp] does with a fraction (https://webidl.spec.whatwg.org/#abstract-opdef-converttoint).
+const roundEven = (k) => {
+  const low = MathFloor(k), rest = k - low;
+  return rest < 0.5 || (rest === 0.5 && low % 2 === 0) ? low : low + 1;
+};
+
 let blobState, isBlob;
 class Blob {
   #b;
@@ -72,7 +78,7 @@ class Blob {
       if (v === undefined) return fallback;
       let k = toNumber(v);
       if (NumberIsNaN(k)) k = 0;
-      k = MathTrunc(MathMin(MathMax(k, -9007199254740991), 9007199254740991));
+      k = roundEven(MathMin(MathMax(k, -9007199254740991), 9007199254740991));
       return k < 0 ? MathMax(n + k, 0) : MathMin(k, n);
     };
     const a = clamp(start, 0), b = clamp(end, n);

@@ -9,7 +9,7 @@ const formEntry = (name, value, filename) => {
   if (!isBlob(value)) return [name, toUSVString(value)];
   if (isFile(value) && filename === undefined) return [name, value];
   const s = blobState(value);
-  return [name, newFile(s.bytes, filename ?? "blob", s.type)];
+  return [name, newFile(s.bytes, filename ?? "blob", s.type, isFile(value) ? fileModified(value) : undefined)];
 };
 
 class FormData {

@@ -181,15 +181,17 @@ const fillHeaders = (h, init, what) => {
     }
     return;
   }
-  const keys = ReflectOwnKeys(init);
+  const keys = ReflectOwnKeys(init), values = [];
+  let n = 0; // of what is enumerable; all is read before any of it is checked, as a record is converted first
   for (let i = 0; i < keys.length; i++) {
     const key = keys[i];
     const d = ObjectGetOwnPropertyDescriptor(init, key);
     if (d === undefined || !d.enumerable) continue;
     if (typeof key === "symbol") throw new TypeError(`${what}: a symbol is not a header name.`);
-    const value = toByteString(init[key], what);
-    h.append(headerName(key, what), headerValue(value, what));
+    keys[n++] = toByteString(key, what);
+    ArrayPush(values, toByteString(init[key], what));
   }
+  for (let i = 0; i < n; i++) h.append(headerName(keys[i], what), headerValue(values[i], what));
 };
 
 let headerList, isHeaders;

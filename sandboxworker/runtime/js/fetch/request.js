@@ -5,6 +5,7 @@
 class RequestState {
   constructor() {
     this.method = "GET";
+    this.blob = undefined; // BlobState that a blob: URL stood for when the request was made
     this.rawURL = undefined; // as the client named it, until `url` is asked for
     this.url = undefined; // serialized
     this.flat = undefined; // wire headers, until a HeaderList is needed
@@ -66,6 +67,9 @@ const serializedURL = (input, what) => {
   return href;
 };
 
+// blobOfURL is the Blob a blob: URL stands for now, undefined for none.
+const blobOfURL = (url) => (blobURLUnit.loaded ? blobURLUnit.get().lookUp(url) : undefined);
+
 const requestURL = (s) => {
   if (s.url === undefined) s.url = host.urlParse(s.rawURL, undefined, new Uint32Array(9)) ?? s.rawURL;
   return s.url;
@@ -91,7 +95,9 @@ class Request {
       referrer, referrerPolicy, signal, window } = d;
     if (given === undefined) {
       s.url = serializedURL(url, "Request constructor");
+      if (StringStartsWith(s.url, "blob:")) s.blob = blobOfURL(s.url);
     } else {
+      s.blob = given.blob;
       s.url = requestURL(given);
       s.method = given.method;
       s.options = given.options;
@@ -126,6 +132,9 @@ class Request {
     }
     s.options = o;
     if (method !== undefined) s.method = toMethod(method);
+    if (o.mode === "no-cors" && s.method !== "GET" && s.method !== "HEAD" && s.method !== "POST") {
+      throw new TypeError(`Request with mode 'no-cors' cannot have the method '${s.method}'.`);
+    }
     if (signal === undefined) {
       if (given !== undefined) s.follow = signalOfRequest(given);
     } else if (signal !== null) {
@@ -145,6 +154,7 @@ class Request {
     }
     if (body !== undefined && body !== null) {
       s.body = extractBody(body);
+      if (o.keepalive && s.body.kind === B_STREAM) throw new TypeError("Request with keepalive cannot have a stream for a body.");
       if (extractedType !== null && !s.headers.has("content-type")) s.headers.append("content-type", extractedType);
     } else if (inputBody !== null && body === undefined) {
       if (bodyUnusable(inputBody)) throw new TypeError("Cannot construct a Request from a Request whose body was already used.");
@@ -181,6 +191,7 @@ class Request {
     c.headers = requestHeaders(s).copy();
     c.headers.immutable = s.headers.immutable;
     c.options = s.options;
+    c.blob = s.blob;
     c.inv = s.inv;
     if (s.body !== null) c.body = cloneBody(s.body);
     c.follow = signalOfRequest(s);

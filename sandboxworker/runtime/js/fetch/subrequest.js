@@ -233,6 +233,7 @@ const subrequest = (state, target = undefined) => {
   if (inv.ended) return PromiseReject(new TypeError(`${label}: the invocation this code belongs to has ended.`));
   const { url } = state;
   if (target === undefined && StringStartsWith(url, "data:")) return dataUnit.get().fetchData(state);
+  if (target === undefined && StringStartsWith(url, "blob:")) return blobURLUnit.get().fetchBlob(state);
   if (!StringStartsWith(url, "https://") && !StringStartsWith(url, "http://")) {
     return PromiseReject(new TypeError(`fetch failed: the scheme of ${JSONStringify(StringSlice(url, 0, 100))} is not http or https.`));
   }

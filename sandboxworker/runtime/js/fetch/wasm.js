@@ -5,6 +5,9 @@ const installWasmStreaming = () => {
   const wasm = global.WebAssembly;
   if (!isObject(wasm) || wasm.compileStreaming !== undefined) return;
   const { compile, instantiate } = wasm;
+  // The functions of a namespace are enumerable, and so are those the host has put in front of V8's.
+  const gated = ["compile", "instantiate", "validate"];
+  for (let i = 0; i < gated.length; i++) ObjectDefineProperty(wasm, gated[i], { __proto__: null, enumerable: true });
   // bytesOfSource takes a Response, or a promise of one, of the right type; gives a promise.
   const bytesOfSource = (source, what) => PromiseThen(PromiseResolve(source), (r) => {
     if (!isResponse(r)) throw new TypeError(`${what}: the source is not a Response.`);

@@ -20,7 +20,7 @@ const { structuredClone } = { structuredClone(value, options = undefined) {
 
 const { reportError } = { reportError(error) {
   needArgs("reportError", arguments.length, 1);
-  reportException(error);
+  reportException(error, true);
 } };
 
 const lazyGroups = [
@@ -33,13 +33,14 @@ const lazyGroups = [
     "CountQueuingStrategy", "TextEncoderStream", "TextDecoderStream", "IdentityTransformStream", "FixedLengthStream"]],
   [compressUnit, ["CompressionStream", "DecompressionStream"]],
   [blobUnit, ["Blob", "File", "FormData"]],
+  [readerUnit, ["FileReader", "ProgressEvent"]],
   [eventsUnit, ["Event", "EventTarget", "CustomEvent", "ErrorEvent", "MessageEvent", "CloseEvent", "PromiseRejectionEvent",
     "ExtendableEvent", "FetchEvent", "AbortController", "AbortSignal", "WorkerGlobalScope", "ServiceWorkerGlobalScope"]],
   [messageUnit, ["MessageChannel", "MessagePort"]],
   [domExceptionUnit, ["DOMException"]],
   [socketUnit, ["WebSocket", "WebSocketPair"]],
   [cryptoUnit, ["Crypto", "CryptoKey", "SubtleCrypto"]],
-  [performanceUnit, ["Performance"]],
+  [performanceUnit, ["Performance", "PerformanceEntry", "PerformanceMark", "PerformanceMeasure"]],
   [navigatorUnit, ["Navigator"]],
   [consoleUnit, ["console"]],
   [rewriterUnit, ["HTMLRewriter"]],
@@ -49,6 +50,10 @@ const lazyGroups = [
 const lazyAttributes = [
   [cryptoUnit, "crypto"], [performanceUnit, "performance"], [navigatorUnit, "navigator"], [schedulerUnit, "scheduler"], [cacheUnit, "caches"],
 ];
+
+// scopeAttributes are those of the mixin that WorkerGlobalScope includes; its prototype has them as well, once
+// it is made (https://html.spec.whatwg.org/#windoworworkerglobalscope).
+const scopeAttributes = { __proto__: null };
 
 const installGlobals = () => {
   const hidden = (name, value) => ObjectDefineProperty(global, name,
@@ -83,6 +88,14 @@ const installGlobals = () => {
     __proto__: null, get: ObjectGetOwnPropertyDescriptor({ get self() { return global; } }, "self").get,
     set(value) { shown("self", value); }, enumerable: true, configurable: true,
   });
+  ObjectDefineProperty(global, "isSecureContext", {
+    __proto__: null, get: ObjectGetOwnPropertyDescriptor({
+      get isSecureContext() {
+        if (this !== undefined && this !== null && this !== global) throw illegalInvocation();
+        return true; // what is for secure contexts only is here, however the request came
+      },
+    }, "isSecureContext").get, set: undefined, enumerable: true, configurable: true,
+  });
   for (let i = 0; i < lazyAttributes.length; i++) {
     const unit = lazyAttributes[i][0], name = lazyAttributes[i][1];
     const d = ObjectGetOwnPropertyDescriptor({
@@ -90,9 +103,15 @@ const installGlobals = () => {
         if (this !== undefined && this !== null && this !== global) throw illegalInvocation();
         return unit.get()[name];
       },
-      set [name](value) { shown(name, value); },
+      set [name](value) {
+        if (this !== undefined && this !== null && this !== global) throw illegalInvocation();
+        shown(name, value);
+      },
     }, name);
-    ObjectDefineProperty(global, name, { __proto__: null, get: d.get, set: d.set, enumerable: true, configurable: true });
+    const a = { __proto__: null, get: d.get, set: d.set, enumerable: true, configurable: true };
+    ObjectDefineProperty(global, name, a);
+    if (unit === performanceUnit) scopeAttributes[name] = a; // [Replaceable], unlike the two others
+    if (unit === cryptoUnit || unit === cacheUnit) scopeAttributes[name] = { __proto__: null, get: d.get, set: undefined, enumerable: true, configurable: true };
   }
 
   installEventTarget();

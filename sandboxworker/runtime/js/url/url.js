@@ -73,6 +73,15 @@ class URL {
     const input = toUSVString(url);
     return host.urlCanParse(input, base === undefined ? undefined : toUSVString(base));
   }
+  static createObjectURL(blob) {
+    needArgs("URL.createObjectURL", arguments.length, 1);
+    return blobURLUnit.get().createBlobURL(blob);
+  }
+  static revokeObjectURL(url) {
+    needArgs("URL.revokeObjectURL", arguments.length, 1);
+    const text = toDOMString(url);
+    if (blobURLUnit.loaded) blobURLUnit.get().revokeBlobURL(text);
+  }
   #set(which, value) {
     const u = this.#u;
     const href = host.urlSet(u.href, which, value, u.at);
