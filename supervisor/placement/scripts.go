@@ -1,16 +1,12 @@
 package placement
 
 import (
-	"errors"
 	"log/slog"
 	"time"
 	"unicode/utf8"
 
-	"bulkhead/schema/gen"
 	"bulkhead/supervisor/observe"
 	"bulkhead/supervisor/tenants"
-
-	"capnproto.org/go/capnp/v3"
 )
 
 // maxScripts bounds the tenants of one incident whose code is kept: more than so many suspects say little of each.
@@ -93,34 +89,16 @@ func (p *Pool) keepScript(store *observe.Scripts, v *tenants.Version, kind obser
 
 // modulesOf reads a bundle, which this host has made.
 func modulesOf(code []byte) (main string, out []observe.Module, err error) {
-	msg, err := capnp.Unmarshal(code)
+	main, mods, err := tenants.DecodeBundle(code)
 	if err != nil {
 		return "", nil, err
 	}
-	msg.ResetReadLimit(uint64(4*len(code)) + 1<<20)
-	b, err := gen.ReadRootBundle(msg)
-	if err != nil {
-		return "", nil, err
-	}
-	if main, err = b.Main(); err != nil {
-		return "", nil, err
-	}
-	mods, err := b.Modules()
-	if err != nil {
-		return "", nil, err
-	}
-	for i := range mods.Len() {
-		m := mods.At(i)
-		name, err1 := m.Name()
-		text, err2 := m.Code()
-		if err := errors.Join(err1, err2); err != nil {
-			return "", nil, err
-		}
-		mod := observe.Module{Name: name, Kind: m.Kind().String()}
-		if utf8.Valid(text) {
-			mod.Text = string(text)
+	for _, m := range mods {
+		mod := observe.Module{Name: m.Name, Kind: m.Kind.String()}
+		if utf8.Valid(m.Code) {
+			mod.Text = string(m.Code)
 		} else {
-			mod.Bytes = text
+			mod.Bytes = m.Code
 		}
 		out = append(out, mod)
 	}

@@ -208,6 +208,39 @@ func EncodeBundle(mainName string, modules []Module) ([]byte, error) {
 	return out, nil
 }
 
+// DecodeBundle reads what EncodeBundle has made. The code is part of raw.
+func DecodeBundle(raw []byte) (mainName string, modules []Module, err error) {
+	msg, err := capnp.Unmarshal(raw)
+	if err != nil {
+		return "", nil, fmt.Errorf("bundle message: %w", err)
+	}
+	msg.ResetReadLimit(uint64(4*len(raw)) + 1<<20)
+	b, err := gen.ReadRootBundle(msg)
+	if err != nil {
+		return "", nil, fmt.Errorf("bundle message: %w", err)
+	}
+	mainName, err = b.Main()
+	if err != nil {
+		return "", nil, fmt.Errorf("bundle message: %w", err)
+	}
+	list, err := b.Modules()
+	if err != nil {
+		return "", nil, fmt.Errorf("bundle message: %w", err)
+	}
+	for i := range list.Len() {
+		g := list.At(i)
+		m := Module{Kind: g.Kind()}
+		if m.Name, err = g.Name(); err != nil {
+			return "", nil, fmt.Errorf("bundle message: %w", err)
+		}
+		if m.Code, err = g.Code(); err != nil {
+			return "", nil, fmt.Errorf("bundle message: %w", err)
+		}
+		modules = append(modules, m)
+	}
+	return mainName, modules, nil
+}
+
 // FillBundle sets an empty Bundle's fields, source maps only where modules have them.
 func FillBundle(b gen.Bundle, mainName string, modules []Module) error {
 	if err := b.SetMain(mainName); err != nil {
