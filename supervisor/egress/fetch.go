@@ -91,8 +91,11 @@ func (e *Egress) Serve(tenant string, r Request, x Exchange) {
 		if refusal.Addr.IsValid() {
 			addr = refusal.Addr.String()
 		}
-		e.opt.Observer.LogOften(slog.LevelWarn, "egress "+refusal.Rule+" "+tenant, "egress refused", "tenant", tenant, "host", shorten(refusal.Host),
-			"address", addr, "what", refusal.What, "rule", refusal.Rule, "request", r.ID)
+		told := refused{tenant, shorten(refusal.Host), addr, refusal.What, refusal.Rule, r.ID}
+		if e.opt.Observer.LogOften(slog.LevelWarn, "egress "+refusal.Rule+" "+tenant, "egress refused", "tenant", tenant, "host", told.Host,
+			"address", addr, "what", refusal.What, "rule", refusal.Rule, "request", r.ID) {
+			e.opt.Observer.Events.Add("egressRefused", told)
+		}
 	case errors.Is(err, gatewayside.ErrReleased), x.Context().Err() != nil:
 		result = observe.FetchCanceled
 	default:
@@ -102,6 +105,16 @@ func (e *Egress) Serve(tenant string, r Request, x Exchange) {
 	if err != nil {
 		x.Fail(explain(err))
 	}
+}
+
+// refused is the event of a subrequest that the rules do not allow.
+type refused struct {
+	Tenant  string `json:"tenant"`
+	Host    string `json:"host"`
+	Address string `json:"address,omitempty"`
+	What    string `json:"what"`
+	Rule    string `json:"rule"`
+	Request string `json:"request"`
 }
 
 // fetch is one subrequest under way.

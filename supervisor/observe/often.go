@@ -45,17 +45,16 @@ func (o *often) take(now time.Time, key string) (ok bool, dropped int) {
 
 // LogOften logs what clients or tenants can cause at will. The first few lines of one key, which
 // names the kind of event and whom it is about, are written; of what follows within ten seconds only the number is told,
-// as `suppressed` in the next line. Metrics count them all.
-func (o *Observer) LogOften(level slog.Level, key, message string, attrs ...any) {
-	if !o.Log.Enabled(context.Background(), level) {
-		return
-	}
+// as `suppressed` in the next line. Metrics count them all. It reports whether this was one of the first few,
+// which are events as well where they are any.
+func (o *Observer) LogOften(level slog.Level, key, message string, attrs ...any) bool {
 	ok, dropped := o.often.take(time.Now(), key)
 	if !ok {
-		return
+		return false
 	}
 	if dropped > 0 {
 		attrs = append(attrs, "suppressed", dropped)
 	}
 	o.Log.Log(context.Background(), level, message, attrs...)
+	return true
 }

@@ -170,6 +170,10 @@ func TestOutboundFetch(t *testing.T) {
 	if !strings.Contains(h.Log(), "egress refused") {
 		t.Error("the operator was not told of the refusals")
 	}
+	if text, err := os.ReadFile(filepath.Join(h.Data, "gateway", "events.jsonl")); err != nil || !strings.Contains(string(text), `"tenant":"a","host":`) ||
+		!strings.Contains(string(text), `"rule":"public only"`) || !strings.Contains(string(text), `"kind":"egressRefused"`) {
+		t.Errorf("the event log says nothing of them: %v %s", err, text)
+	}
 	hosttest.Eventually(t, 5*time.Second, "the aborted call leaves its upstream", func() bool { return hanging.Load() == 0 })
 
 	ctx, cancel := context.WithCancel(t.Context())
