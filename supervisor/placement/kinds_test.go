@@ -147,6 +147,7 @@ func TestSetPolicyMoves(t *testing.T) {
 			versions[id] = of(before, id)
 			take(t, pool, versions[id]).Release()
 		}
+		time.Sleep(time.Second) // shards that were opened for the last have had others mixed in
 		running := take(t, pool, versions["p0"])
 		stays := take(t, pool, versions["d1"])
 		was := running.Shard()
