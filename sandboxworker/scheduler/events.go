@@ -258,7 +258,8 @@ func (x *executor) turnShared(t *tenant, f func(*engine.Isolate) engine.Turn) {
 	t.unowned = 0
 }
 
-// share charges CPU to all invocations alike.
+// share charges CPU to all invocations alike, and to those they are part of: else whoever has many functions
+// called at once would have as many limits.
 func (x *executor) share(t *tenant, cpu time.Duration) {
 	if len(t.invs) == 0 {
 		return
@@ -266,7 +267,10 @@ func (x *executor) share(t *tenant, cpu time.Duration) {
 	cpu /= time.Duration(len(t.invs))
 	var over []*invocation
 	for _, inv := range t.invs {
-		if inv.cpu += cpu; inv.cpu >= inv.limit() {
+		inv.use(cpu)
+	}
+	for _, inv := range t.invs {
+		if inv.left() <= 0 {
 			over = append(over, inv)
 		}
 	}

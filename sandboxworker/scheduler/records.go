@@ -250,7 +250,7 @@ func (x *executor) chunkInPlace(inv *invocation, r *engine.Record) bool {
 		return false
 	}
 	inv.window -= n
-	inv.moved += n
+	inv.move(n)
 	ipc.PutChunk(r.Frame, inv.stream, n)
 	if err := x.s.data.FlushWith(r.Frame); err != nil {
 		x.s.halt(err)

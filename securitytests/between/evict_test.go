@@ -20,6 +20,19 @@ func eachMode(t *testing.T, test func(t *testing.T, rootless bool)) {
 	}
 }
 
+// planted has the tenant keep its secrets in every place, beside neighbours, and shows that each is found there.
+func planted(t *testing.T, h *House, round int) (home hosttest.Shard, before canary.Count) {
+	t.Helper()
+	home = h.VisitShared()
+	before = h.Held(home.PID)
+	for _, place := range canary.Places() {
+		if before[place] == 0 {
+			t.Errorf("round %d: the instrument does not find %q in the tenant's own process", round, place)
+		}
+	}
+	return home, before
+}
+
 // An evicted tenant's shard holds nothing of it, in any mapping.
 func TestAnEvictedTenantLeavesNothingBehind(t *testing.T) {
 	eachMode(t, func(t *testing.T, rootless bool) {
@@ -27,13 +40,7 @@ func TestAnEvictedTenantLeavesNothingBehind(t *testing.T) {
 			t.Run(p.String(), func(t *testing.T) {
 				h := Open(t, p, rootless, "")
 				for round := range 3 {
-					home := h.VisitShared()
-					before := h.Held(home.PID)
-					for _, place := range canary.Places() {
-						if before[place] == 0 {
-							t.Errorf("round %d: the instrument does not find %q in the tenant's own process", round, place)
-						}
-					}
+					home, before := planted(t, h, round)
 					began := time.Now()
 					if err := h.AdminPost("/v1/evict/a"); err != nil {
 						t.Fatal(err)
@@ -62,13 +69,7 @@ func TestTheNeighboursOfASuspectLeaveNothingWithIt(t *testing.T) {
 			t.Run(p.String(), func(t *testing.T) {
 				h := Open(t, p, rootless, "")
 				for round := range 3 {
-					home := h.VisitShared()
-					before := h.Held(home.PID)
-					for _, place := range canary.Places() {
-						if before[place] == 0 {
-							t.Errorf("round %d: the instrument does not find %q in the tenant's own process", round, place)
-						}
-					}
+					home, before := planted(t, h, round)
 					suspect := home.Tenants[slices.IndexFunc(home.Tenants, func(id string) bool { return id != "a" })]
 					gone := h.gone()
 					if err := h.AdminPost("/v1/isolate/" + suspect + "?reason=test"); err != nil {
