@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"text/tabwriter"
@@ -167,6 +168,15 @@ func (t *target) evict(name string) error {
 		}
 		if out.Evicted > 0 {
 			return nil
+		}
+		if out.Busy == 0 { // it may be leaving a shard that is to end: then it is in none any more, or soon
+			list, err := t.shards()
+			if err != nil {
+				return fmt.Errorf("evict %s: %w", name, err)
+			}
+			if !slices.ContainsFunc(list, func(s shard) bool { return slices.Contains(s.Tenants, name) }) {
+				return nil
+			}
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("evict %s: %d evicted, %d busy", name, out.Evicted, out.Busy)
